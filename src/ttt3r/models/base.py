@@ -1,0 +1,155 @@
+"""What a network must offer, and the values that cross its boundary.
+
+Every streaming family answers the same two verbs (`encode`, then `step`) over a state that is passed
+in and handed back; nothing is kept inside the module between calls.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ttt3r.errors import SettingError
+from ttt3r.rules.base import Rule
+
+OUTPUTS = ("points", "pose", "world", "rgb")
+
+
+def check_outputs(outputs: Collection[str]) -> frozenset[str]:
+    """Return `outputs` as a set, reading "self" as "points".
+
+    Raises:
+        SettingError: if a name is not one of "points", "pose", "world", "rgb".
+    """
+    names = frozenset("points" if name == "self" else name for name in outputs)
+    unknown = sorted(names.difference(OUTPUTS))
+    if unknown:
+        raise SettingError(
+            f"unknown output {', '.join(map(repr, unknown))}; choose from {', '.join(OUTPUTS)}"
+        )
+    return names
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a family can give; commands report what is missing instead of inventing it."""
+
+    metric_scale: bool = False
+    pose: bool = False
+    world_points: bool = False
+    rgb: bool = False
+    ray_queries: bool = False
+    constant_memory: bool = False
+
+
+@dataclass(frozen=True)
+class Views:
+    """A batch of network inputs of one size: images, ray maps, or both.
+
+    Attributes:
+        image: RGB in [-1, 1].
+        ray_map: camera position and direction per pixel, see `geometry.camera.ray_map`.
+        has_image: which samples use `image`; None means all of them.
+        has_ray_map: which samples use `ray_map`; None means all of them.
+    """
+
+    image: Float[Tensor, "batch 3 height width"] | None = None
+    ray_map: Float[Tensor, "batch height width 6"] | None = None
+    has_image: Bool[Tensor, " batch"] | None = None
+    has_ray_map: Bool[Tensor, " batch"] | None = None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What an encoder makes of a batch of views. Does not depend on the state.
+
+    Attributes:
+        features: one token per patch, row by row.
+        size: (height, width) of the views in pixels.
+        has_image: samples that hold an image; only those may change the state.
+    """
+
+    features: Float[Tensor, "batch patches channels"]
+    size: tuple[int, int]
+    has_image: Bool[Tensor, " batch"]
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What one step reads out of the network; None where not asked for. See `types.Prediction`."""
+
+    points: Float[Tensor, "batch height width 3"] | None = None
+    confidence: Float[Tensor, "batch height width"] | None = None
+    world_points: Float[Tensor, "batch height width 3"] | None = None
+    world_confidence: Float[Tensor, "batch height width"] | None = None
+    rgb: Float[Tensor, "batch height width 3"] | None = None
+    pose_encoding: Float[Tensor, "batch 7"] | None = None
+    gate: Float[Tensor, "batch tokens"] | None = None
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """Where a model's weights come from.
+
+    Attributes:
+        name: catalogue name or file stem.
+        licence: SPDX identifier or a short text.
+        origin: who published them.
+        sha256: of the weight file, or of the tensors when there is no file.
+        trained: False for random weights, whose output means nothing.
+    """
+
+    name: str
+    licence: str
+    origin: str
+    sha256: str
+    trained: bool = True
+
+
+@dataclass(frozen=True)
+class ImagePolicy:
+    """The image preparation that a set of weights was trained with; it travels with them.
+
+    Attributes:
+        size: longer side in pixels; 224 means a square centre crop of that side.
+        patch: sides must be multiples of this.
+        square_ok: keep square images square instead of cropping them to 4:3.
+    """
+
+    size: int = 512
+    patch: int = 16
+    square_ok: bool = False
+
+
+class StreamModel(Protocol):
+    """A network that carries a state from frame to frame.
+
+    `State` is a frozen dataclass of tensors whose first axis is the batch of independent streams.
+    """
+
+    capabilities: Capabilities
+    image_policy: ImagePolicy
+    weights: WeightsInfo
+
+    def initial_state(self, rule: Rule, batch: int = 1) -> Any:
+        """State of `batch` streams before their first frame."""
+        ...
+
+    def encode(self, views: Views) -> Tokens:
+        """Turn views into tokens; stateless, so time or streams may be batched."""
+        ...
+
+    def step(
+        self,
+        state: Any,
+        tokens: Tokens,
+        rule: Rule,
+        outputs: Collection[str] = ("points", "pose"),
+        update: Bool[Tensor, " batch"] | None = None,
+    ) -> tuple[Any, StepOutput]:
+        """Read the state with one frame per stream and hand back the next state."""
+        ...
+
+

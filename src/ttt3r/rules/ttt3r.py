@@ -1,0 +1,38 @@
+"""TTT3R's rule: the alignment confidence between state and frame is the learning rate."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ttt3r.rules.base import Evidence, EvidenceKind, Memory, RuleStep
+
+
+@dataclass(frozen=True)
+class Ttt3r:
+    """S ← S + β ⊙ (Ŝ − S) with β = σ(mean logit) per token (TTT3R, arXiv 2509.26645, section 4).
+
+    The mean runs over layers, heads and all keys of the state's cross-attention. As
+    mean_j ⟨q, k_j⟩ = ⟨q, mean_j k_j⟩, no attention map is needed for it.
+    """
+
+    name: ClassVar[str] = "ttt3r"
+    evidence: ClassVar[frozenset[EvidenceKind]] = frozenset({"mean_logit"})
+
+    def start(self, state: Float[Tensor, "batch tokens channels"]) -> Memory:
+        """Nothing to remember."""
+        return {}
+
+    def apply(
+        self,
+        previous: Float[Tensor, "batch tokens channels"],
+        candidate: Float[Tensor, "batch tokens channels"],
+        evidence: Evidence,
+        memory: Memory,
+    ) -> RuleStep:
+        """Move each token towards the candidate by its own confidence."""
+        assert evidence.mean_logit is not None, "the network must supply the declared evidence"
+        gate = torch.sigmoid(evidence.mean_logit)
+        return RuleStep(torch.lerp(previous, candidate, gate[..., None]), gate, memory)
