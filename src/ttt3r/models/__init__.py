@@ -1,0 +1,1 @@
+"""Networks behind one interface: `base` states it, each other module is one family."""

@@ -1,18 +1,22 @@
 """What a network must offer, and the values that cross its boundary.
 
-Every streaming family answers the same two verbs (`encode`, then `step`) over a state that is passed
-in and handed back; nothing is kept inside the module between calls.
+Every streaming family answers the same two verbs (`encode`, then `step`) over a state that is
+passed in and handed back; nothing is kept inside the module between calls.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ttt3r.errors import SettingError
+from ttt3r.errors import SessionError, SettingError
 from ttt3r.rules.base import Rule
+
+# `typing.Self` cannot be checked by beartype on single methods, hence the variable.
+AnyState = TypeVar("AnyState", bound="State")
 
 OUTPUTS = ("points", "pose", "world", "rgb")
 
@@ -59,6 +63,73 @@ class Views:
     ray_map: Float[Tensor, "batch height width 6"] | None = None
     has_image: Bool[Tensor, " batch"] | None = None
     has_ray_map: Bool[Tensor, " batch"] | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """Base of what a model carries from frame to frame.
+
+    Subclasses are frozen dataclasses whose fields are tensors or mappings of names to tensors; the
+    first axis of every tensor is the batch of independent streams.
+    """
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return all tensors by name; those of a mapping are named ``field.key``."""
+        named: dict[str, Tensor] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Mapping):
+                named.update({f"{field.name}.{key}": item for key, item in value.items()})
+            else:
+                named[field.name] = value
+        return named
+
+    def with_tensors(self: AnyState, named: Mapping[str, Tensor]) -> AnyState:
+        """Return a state of this form filled with `named`, on this state's device.
+
+        Raises:
+            SessionError: if names, shapes or dtypes differ from this state's.
+        """
+        own = self.to_tensors()
+        for name in sorted(own.keys() | named.keys()):
+            forms = [
+                (tuple(group[name].shape), group[name].dtype) if name in group else "absent"
+                for group in (own, named)
+            ]
+            if forms[0] != forms[1]:
+                raise SessionError(
+                    f"the saved state does not fit this model and rule: {name} is {forms[1]}, "
+                    f"expected {forms[0]}. Use the model and the rule it was saved with."
+                )
+        values = {
+            field.name: {
+                key: named[f"{field.name}.{key}"].to(item.device) for key, item in value.items()
+            }
+            if isinstance(value := getattr(self, field.name), Mapping)
+            else named[field.name].to(value.device)
+            for field in fields(self)
+        }
+        return replace(self, **values)
+
+    def map(self: AnyState, function: Callable[..., Tensor], *others: AnyState) -> AnyState:
+        """Apply `function` to each tensor, together with the same tensor of `others`."""
+        rest = [other.to_tensors() for other in others]
+        return replace(
+            self,
+            **{
+                field.name: {
+                    key: function(item, *(other[f"{field.name}.{key}"] for other in rest))
+                    for key, item in value.items()
+                }
+                if isinstance(value := getattr(self, field.name), Mapping)
+                else function(value, *(other[field.name] for other in rest))
+                for field in fields(self)
+            },
+        )
+
+    def to(self: AnyState, device: torch.device | str) -> AnyState:
+        """Move to a device."""
+        return self.map(lambda tensor: tensor.to(device))
 
 
 @dataclass(frozen=True)
@@ -123,6 +194,7 @@ class ImagePolicy:
     square_ok: bool = False
 
 
+@runtime_checkable
 class StreamModel(Protocol):
     """A network that carries a state from frame to frame.
 
@@ -135,6 +207,10 @@ class StreamModel(Protocol):
 
     def initial_state(self, rule: Rule, batch: int = 1) -> Any:
         """State of `batch` streams before their first frame."""
+        ...
+
+    def reset(self, state: Any, rule: Rule, which: Bool[Tensor, " batch"]) -> Any:
+        """Return `state` with the samples of `which` as before their first frame."""
         ...
 
     def encode(self, views: Views) -> Tokens:
@@ -151,5 +227,3 @@ class StreamModel(Protocol):
     ) -> tuple[Any, StepOutput]:
         """Read the state with one frame per stream and hand back the next state."""
         ...
-
-

@@ -1,0 +1,1 @@
+"""Building blocks of the networks; they know nothing of checkpoints, frames or files."""

@@ -8,7 +8,7 @@ handed and hands back.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -24,8 +24,9 @@ Memory = Mapping[str, Tensor]
 class Evidence:
     """What the network observed while it made the candidate; only what the rule declared.
 
-    The logits A[l, h, n, j] are those of the state's cross-attention to the image in decoder layer l
-    and head h, scaled, after position embedding and before softmax; key j = 0 is the pose token.
+    The logits A[l, h, n, j] are those of the state's cross-attention to the image in decoder
+    layer l and head h, scaled, after position embedding and before softmax; key j = 0 is the pose
+    token.
 
     Attributes:
         mean_logit: mean of A over l, h and j. Costs one dot product per token and head.
@@ -50,6 +51,7 @@ class RuleStep(NamedTuple):
     memory: Memory
 
 
+@runtime_checkable
 class Rule(Protocol):
     """An update rule. Implementations are frozen dataclasses; see `rules.ttt3r` for an example."""
 

@@ -1,0 +1,62 @@
+"""Two-dimensional rotary position embedding (RoPE, arXiv 2104.09864), in plain torch.
+
+A head of D channels is laid out as four runs of D/4: [uY | vY | uX | vX]. Channel j of a pair
+(u, v) is rotated by the angle position · base^(−j / (D/4)), the first pair by the row, the second
+by the column. Positions are any integers; the pose token sits at (−1, −1).
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Rotary(NamedTuple):
+    """Cosines and signed sines for a set of positions, shared by all layers of one head size."""
+
+    cos: Float[Tensor, "positions dim"]
+    sin: Float[Tensor, "positions dim"]
+
+
+def rotary(positions: Int[Tensor, "positions 2"], dim: int, base: float = 100.0) -> Rotary:
+    """Tabulate the rotation of each (row, column) position for heads of `dim` channels.
+
+    Args:
+        positions: integer (row, column).
+        dim: channels per head, a multiple of 4.
+        base: frequency base.
+    """
+    quarter = dim // 4
+    exponents = torch.arange(quarter, device=positions.device, dtype=torch.float32) / quarter
+    angles = positions[:, :, None].float() * base**-exponents
+    cos, sin = angles.cos(), angles.sin()
+    return Rotary(
+        cos=torch.stack((cos, cos), dim=2).flatten(1),
+        sin=torch.stack((-sin, sin), dim=2).flatten(1),
+    )
+
+
+def rotate(
+    x: Float[Tensor, "batch heads positions dim"], table: Rotary
+) -> Float[Tensor, "batch heads positions dim"]:
+    """Rotate queries or keys: u' = u cos − v sin, v' = v cos + u sin; float32."""
+    x = x.float()
+    swapped = x.unflatten(-1, (2, 2, -1)).flip(-2).flatten(-3)
+    return torch.addcmul(x * table.cos, swapped, table.sin)
+
+
+def rotate_half_precision(
+    x: Float[Tensor, "batch heads positions dim"], table: Rotary
+) -> Float[Tensor, "batch heads positions dim"]:
+    """Rotate with operand and result rounded to float16, as the published image encoder does."""
+    return rotate(x.half(), table).half().float()
+
+
+def grid_positions(
+    height: int, width: int, device: torch.device | str | None = None
+) -> Int[Tensor, "positions 2"]:
+    """(row, column) of each patch of a grid, row by row."""
+    rows = torch.arange(height, device=device)
+    columns = torch.arange(width, device=device)
+    return torch.cartesian_prod(rows, columns)

@@ -1,0 +1,63 @@
+"""Small networks for tests."""
+
+import json
+from functools import cache
+
+import torch
+from safetensors.torch import load_file
+
+from tests.goldens import goldens
+from ttt3r.models.cut3r import Cut3r
+from ttt3r.models.cut3r_config import Cut3rConfig, DptSizes
+
+
+def tiny_config(name: str, **changes) -> Cut3rConfig:
+    """Configuration of the reference's tiny networks, "tiny_dpt" or "tiny_linear"."""
+    return Cut3rConfig(
+        **dict(
+            image_size=64,
+            encoder_dim=64,
+            encoder_depth=2,
+            encoder_heads=4,
+            decoder_dim=32,
+            decoder_depth=4,
+            decoder_heads=2,
+            state_heads=4,
+            state_size=27 if name == "tiny_dpt" else 20,
+            memory_size=16,
+            head=name.removeprefix("tiny_"),
+            dpt=DptSizes((8, 12, 16, 24), 16, 8),
+        )
+        | changes
+    )
+
+
+@cache
+def reference_tiny(name: str, half_rope: bool = False) -> Cut3r:
+    """A tiny network with the reference's random weights; skips without goldens."""
+    folder = goldens("cut3r")
+    tensors = {k: v.float() for k, v in load_file(folder / f"{name}.safetensors").items()}
+    aliases = json.loads((folder / f"{name}.config.json").read_text()).get("aliases", {})
+    tensors |= {alias: tensors[key] for alias, key in aliases.items()}
+    network = Cut3r(tiny_config(name, half_rope_in_encoder=half_rope))
+    network.load_state_dict(tensors, strict=True)
+    return network.eval().requires_grad_(False)
+
+
+@cache
+def random_tiny(name: str = "tiny_dpt", seed: int = 0, **changes) -> Cut3r:
+    """A tiny network with random weights of our own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Cut3r(tiny_config(name, **changes))
+        for parameter in network.parameters():
+            if parameter.ndim == 3:  # learned tokens start at zero
+                torch.nn.init.normal_(parameter, std=0.5)
+    return network.eval().requires_grad_(False)
+
+
+def random_images(count: int, height: int = 48, width: int = 64, seed: int = 0) -> torch.Tensor:
+    """Smooth random images in [-1, 1], [count, 3, height, width]."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 6, 8, generator=generator)
+    return 2 * torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic") - 1
