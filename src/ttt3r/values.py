@@ -60,15 +60,21 @@ def _build(node: ast.expr, registry: Mapping[str, type], kind: str) -> Any:
     def argument(child: ast.expr) -> Any:
         return child.value if isinstance(child, ast.Constant) else _build(child, registry, kind)
 
-    positional = [argument(child) for child in node.args]
-    named = {item.arg: argument(item.value) for item in node.keywords if item.arg}
+    known = {field.name: field for field in fields(registry[name])}
+    pairs = list(zip(known, (argument(child) for child in node.args), strict=False))
+    pairs += [(item.arg or "**", argument(item.value)) for item in node.keywords]
+    given = {
+        key: float(value) if type(value) is int and known[key].type is float else value
+        for key, value in pairs
+        if key in known
+    }
     try:
-        return registry[name](*positional, **named)
+        if len(given) != len(node.args) + len(node.keywords):
+            raise TypeError("an argument is unknown or given twice")
+        return registry[name](**given)
     except TypeError:
-        wanted = ", ".join(field.name for field in fields(registry[name])) or "no arguments"
-        raise SettingError(
-            f"wrong arguments for the {kind} {name!r}: it takes {wanted}"
-        ) from None
+        wanted = ", ".join(known) or "no arguments"
+        raise SettingError(f"wrong arguments for the {kind} {name!r}: it takes {wanted}") from None
 
 
 def _choices(registry: Mapping[str, type]) -> str:

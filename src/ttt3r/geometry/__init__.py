@@ -1,0 +1,1 @@
+"""Pure tensor functions on rotations, poses, cameras and pointmaps; any leading batch shape."""

@@ -31,6 +31,8 @@ class Damped:
     name: ClassVar[str] = "damped"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.rule, Rule):
+            raise SettingError(f"damped takes a rule and a factor, not {self.rule!r}")
         if not 0.0 < self.factor <= 1.0:
             raise SettingError(f"the damping factor must be in (0, 1], not {self.factor}")
 

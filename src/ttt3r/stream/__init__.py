@@ -1,0 +1,1 @@
+"""Running streams: sessions, segments, and the run folder they write."""

@@ -1,0 +1,113 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.geometry.samples import BATCHES, SEEDS, close, generator, normal
+from ttt3r.errors import SettingError
+from ttt3r.geometry.camera import default_intrinsics, unproject
+from ttt3r.geometry.focal import focal_from_points
+
+SIZE = (12, 16)
+METHODS = ["weiszfeld", "median"]
+
+
+def pinhole_cloud(seed, focal, *batch):
+    depth = 1 + torch.rand(*batch, *SIZE, generator=generator(seed), dtype=torch.float64)
+    focals = torch.full(batch, focal, dtype=torch.float64)
+    return unproject(depth, default_intrinsics(SIZE, focals))
+
+
+def slow_weiszfeld(points, center, iterations=10):
+    """Slow twin: a loop over pixels in numpy."""
+    height, width = points.shape[:2]
+    pairs = []
+    for v in range(height):
+        for u in range(width):
+            x, y, z = points[v, u]
+            with np.errstate(all="ignore"):
+                slope = np.array([x / z, y / z])
+            slope[~np.isfinite(slope)] = 0.0
+            pairs.append((np.array([u, v]) - center, slope))
+    focal = sum(p @ a for p, a in pairs) / sum(a @ a for p, a in pairs)
+    for _ in range(iterations):
+        weights = [1 / max(np.linalg.norm(p - focal * a), 1e-8) for p, a in pairs]
+        top = sum(w * (p @ a) for w, (p, a) in zip(weights, pairs, strict=True))
+        bottom = sum(w * (a @ a) for w, (p, a) in zip(weights, pairs, strict=True))
+        focal = top / bottom
+    return focal
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(SEEDS, st.floats(2.0, 200.0))
+@settings(max_examples=25)
+def test_exact_pinhole_points_give_their_focal(method, seed, focal):
+    estimate = focal_from_points(pinhole_cloud(seed, focal), method=method)
+    close(float(estimate), focal)
+
+
+@given(SEEDS, st.floats(0.01, 100.0))
+@settings(max_examples=25)
+def test_the_unit_of_the_points_does_not_matter(seed, unit):
+    cloud = pinhole_cloud(seed, 20.0) + 0.05 * normal(seed, *SIZE, 3)
+    close(focal_from_points(unit * cloud), focal_from_points(cloud))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("center", [[8.0, 6.0], [7.2, 5.1]])
+def test_weiszfeld_matches_its_slow_twin(seed, center):
+    cloud = pinhole_cloud(seed, 20.0) + 0.1 * normal(seed, *SIZE, 3)
+    cloud[0, 0] = 0.0
+    cloud[3, 4, 2] = 0.0
+    cloud[5, 5] = torch.nan
+    cloud[6, 6, 0] = torch.inf
+    center = torch.tensor(center, dtype=torch.float64)
+    estimate = focal_from_points(cloud, center)
+    close(float(estimate), float(slow_weiszfeld(cloud.numpy(), center.numpy())))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_outliers_do_not_move_it(method):
+    cloud = pinhole_cloud(0, 20.0)
+    cloud[:2, :, 0] *= 5
+    assert abs(float(focal_from_points(cloud, iterations=30, method=method)) - 20.0) < 1.0
+
+
+def test_bounds_are_multiples_of_the_sixty_degree_focal():
+    base = 16 / (2 * math.tan(math.radians(30)))
+    cloud = pinhole_cloud(0, 20.0)
+    close(float(focal_from_points(cloud, min_factor=2.0)), 2.0 * base)
+    close(float(focal_from_points(cloud, max_factor=0.5)), 0.5 * base)
+    close(float(focal_from_points(pinhole_cloud(0, -20.0))), 0.0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_usable_ray_is_nan(method):
+    assert focal_from_points(torch.zeros(*SIZE, 3), method=method).isnan()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("batch", BATCHES)
+def test_batch_shapes_agree(method, batch):
+    cloud = pinhole_cloud(0, 20.0, *batch) + 0.05 * normal(1, *batch, *SIZE, 3)
+    estimate = focal_from_points(cloud, method=method)
+    assert estimate.shape == batch
+    centers = torch.tensor([8.0, 6.0], dtype=torch.float64).expand(*batch, 2)
+    close(focal_from_points(cloud, centers, method=method), estimate)
+    singles = [focal_from_points(one, method=method) for one in cloud.reshape(-1, *SIZE, 3)]
+    close(estimate.flatten(), torch.stack(singles))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtype_is_kept(dtype):
+    estimate = focal_from_points(pinhole_cloud(0, 20.0).to(dtype))
+    assert estimate.dtype == dtype
+    close(float(estimate), 20.0, 1e-5)
+
+
+def test_bounds_out_of_order_are_refused():
+    with pytest.raises(SettingError, match="rise from 0"):
+        focal_from_points(torch.ones(*SIZE, 3), min_factor=2.0, max_factor=1.0)
