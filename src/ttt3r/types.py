@@ -55,6 +55,21 @@ class ImageTransform:
 
 
 @dataclass(frozen=True)
+class ImagePolicy:
+    """The image preparation that a set of weights was trained with; it travels with them.
+
+    Attributes:
+        size: longer side in pixels; 224 means a square centre crop of that side.
+        patch: sides must be multiples of this.
+        square_ok: keep square images square instead of cropping them to 4:3.
+    """
+
+    size: int = 512
+    patch: int = 16
+    square_ok: bool = False
+
+
+@dataclass(frozen=True)
 class Frame:
     """One image of a stream.
 

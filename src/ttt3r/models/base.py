@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ttt3r.errors import SessionError, SettingError
 from ttt3r.rules.base import Rule
+from ttt3r.types import ImagePolicy
 
 # `typing.Self` cannot be checked by beartype on single methods, hence the variable.
 AnyState = TypeVar("AnyState", bound="State")
@@ -179,21 +180,6 @@ class WeightsInfo:
     trained: bool = True
 
 
-@dataclass(frozen=True)
-class ImagePolicy:
-    """The image preparation that a set of weights was trained with; it travels with them.
-
-    Attributes:
-        size: longer side in pixels; 224 means a square centre crop of that side.
-        patch: sides must be multiples of this.
-        square_ok: keep square images square instead of cropping them to 4:3.
-    """
-
-    size: int = 512
-    patch: int = 16
-    square_ok: bool = False
-
-
 @runtime_checkable
 class StreamModel(Protocol):
     """A network that carries a state from frame to frame.
@@ -226,4 +212,15 @@ class StreamModel(Protocol):
         update: Bool[Tensor, " batch"] | None = None,
     ) -> tuple[Any, StepOutput]:
         """Read the state with one frame per stream and hand back the next state."""
+        ...
+
+
+@runtime_checkable
+class QueryModel(StreamModel, Protocol):
+    """A streaming model that can also say what a camera would see."""
+
+    def query(
+        self, state: Any, tokens: Tokens, outputs: Collection[str] = ("points", "rgb")
+    ) -> StepOutput:
+        """Read the state through a view that holds a ray map; nothing changes."""
         ...

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from ttt3r.errors import SettingError
 from ttt3r.models.base import (
     Capabilities,
-    ImagePolicy,
     State,
     StepOutput,
     Tokens,
@@ -33,6 +32,7 @@ from ttt3r.nn.layers import LayerNorm, Linear, PatchEmbed
 from ttt3r.nn.memory import PoseMemory
 from ttt3r.nn.rope import Rotary, grid_positions, rotary
 from ttt3r.rules.base import Rule, advance, broadcast_to_rank
+from ttt3r.types import ImagePolicy
 
 
 @dataclass(frozen=True)
