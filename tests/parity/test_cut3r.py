@@ -75,9 +75,7 @@ def run(model, images, rule, golden, name, resets=(), updates=None):
         close(state.tokens[0], golden["state_after"][index], what=f"state {index}")
         if "mem_after" in golden:
             close(state.pose_memory[0], golden["mem_after"][index], rtol=1e-3, atol=1e-3)
-        check_dense(
-            output, golden, index, name, dense.index(index) if index in dense else None
-        )
+        check_dense(output, golden, index, name, dense.index(index) if index in dense else None)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -1,0 +1,102 @@
+"""From a name or a path to a network that is ready to run."""
+
+import logging
+from pathlib import Path
+
+import torch
+
+from ttt3r.errors import SettingError
+from ttt3r.models.base import WeightsInfo
+from ttt3r.models.cut3r import Cut3r
+from ttt3r.weights.catalogue import licence_notice
+from ttt3r.weights.network import build
+from ttt3r.weights.sources import read_weights
+
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+logger = logging.getLogger("ttt3r.weights")
+_announced: set[tuple[str, str]] = set()
+
+
+def load(
+    source: str | Path = "builtin",
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+) -> Cut3r:
+    """Return a network for inference.
+
+    The weights' licence is logged once per process; the result's `weights` repeats it. On the CPU
+    float32 weights stay in the memory-mapped file, which must not change while they are in use.
+
+    Args:
+        source: a name of the catalogue, a folder that ``ttt3r convert`` made, a ``.safetensors``
+            file, or an upstream ``.pth`` checkpoint, from which nothing is ever executed.
+        device: "auto" (a CUDA device if there is one, else the CPU) or a device of PyTorch.
+        precision: "float32", "bf16" or "fp16" for encoder and decoders; "auto" is bf16 on CUDA
+            devices that support it and float32 elsewhere.
+
+    Raises:
+        WeightsError: if the weights cannot be found or read, or do not fit the network.
+        SettingError: if the device or the precision cannot be had.
+    """
+    chosen = choose_device(device)
+    dtype = choose_precision(precision, chosen)
+    weights = read_weights(source)
+    network = build(weights.config, weights.tensors)
+    network.weights = weights.info
+    network.image_policy = weights.image_policy
+    _announce(weights.info)
+    network.eval().requires_grad_(False)
+    network.to(chosen)
+    return network.set_precision(dtype)
+
+
+def choose_device(device: str | torch.device = "auto") -> torch.device:
+    """Return the device that `device` stands for.
+
+    Raises:
+        SettingError: if it is no device, or one that this machine does not have.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise SettingError(
+            f"unknown device {device!r}; choose auto, cpu, cuda, cuda:1, … or mps"
+        ) from error
+    available = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+    }
+    if (chosen.index or 0) >= available.get(chosen.type, 0):
+        here = ", ".join(f"{count} {kind}" for kind, count in available.items() if count)
+        raise SettingError(
+            f"the device {str(device)!r} is not available: PyTorch finds {here}. "
+            "Choose another, or install a build of PyTorch that supports it."
+        )
+    return chosen
+
+
+def choose_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Return the type that encoder and decoders compute in.
+
+    Raises:
+        SettingError: if `precision` is not one of "auto", "float32", "bf16", "fp16".
+    """
+    if precision == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        with torch.cuda.device(device):
+            is_native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if is_native else torch.float32
+    if precision not in PRECISIONS:
+        raise SettingError(f"unknown precision {precision!r}; choose auto, {', '.join(PRECISIONS)}")
+    return PRECISIONS[precision]
+
+
+def _announce(info: WeightsInfo) -> None:
+    """Log what the user should know about a set of weights, once."""
+    if (info.name, info.sha256) not in _announced:
+        _announced.add((info.name, info.sha256))
+        logger.log(logging.INFO if info.trained else logging.WARNING, licence_notice(info))

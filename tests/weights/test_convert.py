@@ -1,0 +1,139 @@
+"""Converted weights equal their source, and appear complete or not at all."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from tests.weights.conftest import TINY_LINEAR, save, tiny_tensors
+from ttt3r.errors import SettingError, WeightsError
+from ttt3r.weights import convert, load
+from ttt3r.weights.sources import file_sha256, read_weights
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_converted_weights_equal_their_source(
+    dtype: str, tiny_dpt_pth: Path, tmp_path: Path
+) -> None:
+    folder = convert(tiny_dpt_pth, tmp_path / "deep" / "folder", dtype)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    stored = getattr(torch, dtype)
+    source, result = load(tiny_dpt_pth), load(folder)
+    assert result.config == source.config
+    assert result.image_policy == source.image_policy
+    assert result.weights.name == source.weights.name
+    assert result.weights.licence == source.weights.licence
+    expected = source.state_dict()
+    for key, tensor in result.state_dict().items():
+        assert torch.equal(tensor, expected[key].to(stored).float()), key
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        keys = set(file.keys())
+        assert file.get_tensor("pose_token").dtype == stored
+    assert not any("layer_rn" in key for key in keys)
+
+
+def test_the_file_alone_and_the_folder_are_the_same(tiny_dpt_pth: Path, tmp_path: Path) -> None:
+    folder = convert(tiny_dpt_pth, tmp_path)
+    card = (folder / "config.json").read_text()
+    (folder / "config.json").unlink()
+    for source in (folder, folder / "model.safetensors"):
+        assert load(source).config == load(tiny_dpt_pth).config
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert file.metadata()["config"] == card
+
+
+def test_converting_twice_changes_nothing(tiny_linear_pth: Path, tmp_path: Path) -> None:
+    first = convert(tiny_linear_pth, tmp_path / "a")
+    second = convert(first, tmp_path / "b")
+    one, two = read_weights(first).tensors, read_weights(second).tensors
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_the_description_says_where_it_comes_from(tiny_linear_pth: Path, tmp_path: Path) -> None:
+    card = json.loads((convert(tiny_linear_pth, tmp_path) / "config.json").read_text())
+    assert card["format"] == "ttt3r-weights"
+    assert card["family"] == "cut3r"
+    assert card["source"] == {"file": "linear.pth", "sha256": file_sha256(tiny_linear_pth)}
+    assert card["converter"].startswith("ttt3r ")
+    assert card["config"]["confidence_range"] == [1.0, "inf"]
+
+
+def test_random_weights_convert_and_stay_untrained(tmp_path: Path) -> None:
+    folder = convert("tiny-linear", tmp_path)
+    assert not load(folder).weights.trained
+    assert load(folder).weights.licence == "Apache-2.0"
+
+
+def test_nothing_is_overwritten_unasked(tiny_linear_pth: Path, tmp_path: Path) -> None:
+    folder = convert(tiny_linear_pth, tmp_path)
+    before = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(WeightsError, match="exists already"):
+        convert(tiny_linear_pth, folder, "float16")
+    assert (folder / "model.safetensors").read_bytes() == before
+    convert(tiny_linear_pth, folder, "float16", overwrite=True)
+    assert len((folder / "model.safetensors").read_bytes()) < 0.6 * len(before)
+
+
+def test_a_folder_can_be_converted_in_place(tiny_linear_pth: Path, tmp_path: Path) -> None:
+    folder = convert(tiny_linear_pth, tmp_path)
+    convert(folder, folder, "float16", overwrite=True)
+    assert load(folder).config == load(tiny_linear_pth).config
+
+
+def test_weights_that_do_not_fit_are_not_written(tmp_path: Path) -> None:
+    tensors = tiny_tensors("tiny-linear")
+    del tensors["enc_norm.bias"]
+    path = save(tmp_path / "a.pth", tensors, TINY_LINEAR)
+    with pytest.raises(WeightsError, match=r"1 missing: enc_norm\.bias"):
+        convert(path, tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+def test_values_too_large_for_half_precision_are_named(tmp_path: Path) -> None:
+    tensors = tiny_tensors("tiny-linear")
+    tensors["enc_norm.bias"][0] = 1e6
+    path = save(tmp_path / "a.pth", tensors, TINY_LINEAR)
+    with pytest.raises(WeightsError, match=r"enc_norm\.bias holds values too large for float16"):
+        convert(path, tmp_path / "b", "float16")
+    assert list((tmp_path / "b").iterdir()) == []
+
+
+def test_a_full_disk_leaves_nothing_behind(
+    tiny_linear_pth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(WeightsError, match=r"No space left on device\. Free some space"):
+        convert(tiny_linear_pth, tmp_path / "b")
+    assert list((tmp_path / "b").iterdir()) == []
+
+
+def test_an_interrupt_leaves_nothing_behind(
+    tiny_linear_pth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        convert(tiny_linear_pth, tmp_path / "b")
+    assert list((tmp_path / "b").iterdir()) == []
+
+
+def test_a_target_that_cannot_be_a_folder_is_refused(tiny_linear_pth: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for target in (tmp_path / "file", tmp_path / "file" / "inside"):
+        with pytest.raises(WeightsError, match="cannot write to"):
+            convert(tiny_linear_pth, target)
+
+
+def test_an_unknown_type_is_refused(tiny_linear_pth: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="choose float32, float16, bfloat16"):
+        convert(tiny_linear_pth, tmp_path, "int8")
