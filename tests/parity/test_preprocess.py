@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from tests.goldens import goldens, load_npz
-from ttt3r.types import ImagePolicy
 from ttt3r.sources import open_source
 from ttt3r.sources.images import to_rgb
 from ttt3r.sources.preprocess import prepare
+from ttt3r.types import ImagePolicy
 
 CASES = json.loads((goldens("cut3r") / "preprocess.json").read_text())["cases"]
 SAMPLES = load_npz("cut3r", "preprocess")
