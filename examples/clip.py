@@ -13,7 +13,7 @@ def frame(index: int, width: int = 320, height: int = 240) -> np.ndarray:
     tile = np.floor(x / 40) * 7 + np.floor(y / 40) * 13
     shade = 0.75 + 0.25 * np.cos(x / 40 * 2 * np.pi) * np.cos(y / 40 * 2 * np.pi)
     hues = np.stack([0.5 + 0.5 * np.sin(tile + phase) for phase in (0.0, 2.1, 4.2)], axis=2)
-    return np.uint8(255 * hues * shade[..., None])
+    return (255 * hues * shade[..., None]).astype(np.uint8)
 
 
 def write_clip(path: Path, frames: int = 60, fps: int = 30) -> None:

@@ -19,7 +19,7 @@ def colourise(values: np.ndarray) -> np.ndarray:
     position = np.nan_to_num(t[..., 0]) * (len(stops) - 1)
     index = np.minimum(position.astype(int), len(stops) - 2)
     share = (position - index)[..., None]
-    return np.uint8(stops[index] * (1 - share) + stops[index + 1] * share)
+    return (stops[index] * (1 - share) + stops[index + 1] * share).astype(np.uint8)
 
 
 def tile(rgb: np.ndarray) -> Image.Image:

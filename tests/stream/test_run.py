@@ -179,6 +179,29 @@ def test_a_second_run_is_refused(folder, whole, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
 
 
+def test_a_manifest_of_another_program_protects_its_folder(folder, tmp_path):
+    (tmp_path / "manifest.json").write_text('{"name": "my app"}')
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "precious.txt").write_text("mine")
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(RunError, match="format"):
+            reconstruct(folder, model="tiny-dpt", out=tmp_path, **options, **SETTINGS)
+    assert (tmp_path / "frames" / "precious.txt").read_text() == "mine"
+
+
+def test_a_run_without_frames_is_in_nobodys_way(folder, tmp_path):
+    """Settings that fail at the first frame can be corrected and tried again."""
+    out = tmp_path / "run"
+    with pytest.raises((InputError, SettingError)):
+        list(reconstruct(folder, model="tiny-dpt", out=out, **SETTINGS | {"size": 5}))
+    assert Run.open(out).manifest["status"] == "failed" and len(Run.open(out)) == 0
+    for options in ({}, {"resume": True}):
+        with reconstruct(folder, model="tiny-dpt", out=out, **SETTINGS, **options) as predictions:
+            if options:
+                next(predictions)
+    assert Run.open(out).manifest["size"] == 64
+
+
 def test_overwrite_deletes_only_the_run(folder, tmp_path):
     out = tmp_path / "run"
     list(reconstruct(folder, model="tiny-dpt", out=out, **SETTINGS))
@@ -259,7 +282,7 @@ def test_places_that_cannot_hold_a_run(folder, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="is a file"):
         reconstruct(folder, model="tiny-dpt", out=tmp_path / "file", **SETTINGS)
-    with pytest.raises(RunError, match="cannot write"):
+    with pytest.raises(RunError, match="Choose a folder"):
         reconstruct(folder, model="tiny-dpt", out=tmp_path / "file" / "run", **SETTINGS)
     with pytest.raises(SettingError, match="output folder"):
         reconstruct(folder, model="tiny-dpt", resume=True, **SETTINGS)

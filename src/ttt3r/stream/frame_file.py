@@ -63,7 +63,7 @@ def read_prediction(path: Path) -> Prediction:
     if transform is not None:
         transform = ImageTransform(**{key: tuple(value) for key, value in transform.items()})
     image = tensors.pop("image", None)
-    maps = {name: value.float() for name, value in tensors.items()}
+    maps: dict[str, Any] = {name: value.float() for name, value in tensors.items()}
     return Prediction(**header, **maps, image=image, transform=transform)
 
 

@@ -8,15 +8,14 @@ from typing import Any
 
 import torch
 
-import ttt3r
-from ttt3r import values, weights
+from ttt3r import __version__, rules, values, weights
 from ttt3r.errors import SettingError
 from ttt3r.models.base import StreamModel
 from ttt3r.rules import Rule
 from ttt3r.sources import Source, open_source, prefetch, prepare_frame
 from ttt3r.stream import resets, stitching
 from ttt3r.stream.session import Session
-from ttt3r.stream.writer import RunWriter
+from ttt3r.stream.writer import RunWriter, check_folder
 from ttt3r.types import Prediction
 
 DECODE_AHEAD = 4
@@ -71,8 +70,10 @@ def reconstruct(
         raise SettingError(f"checkpoint_every must be at least 1, not {checkpoint_every}")
     if out is None and (resume or overwrite):
         raise SettingError("resume and overwrite need an output folder")
+    # All that can be checked is checked before the weights are read, which may take a while.
+    if out is not None:
+        check_folder(Path(out), resume=resume, overwrite=overwrite)
     frames = open_source(source, stride=stride, start=start, end=end, fps=fps)
-    # Checked before the weights are read, which may take a while.
     rule, reset, stitch = rules_of(rule, reset, stitch)
     if isinstance(model, str | Path):
         model = weights.load(model)
@@ -97,7 +98,7 @@ def rules_of(
     stitch: "str | stitching.Stitching",
 ) -> "tuple[Rule, resets.ResetPolicy, stitching.Stitching]":
     """Parse the three settings of a session that may be text."""
-    return ttt3r.rules.parse(rule), resets.parse(reset), stitching.parse(stitch)
+    return rules.parse(rule), resets.parse(reset), stitching.parse(stitch)
 
 
 def describe(session: Session, source: Source, size: int) -> dict[str, Any]:
@@ -110,6 +111,7 @@ def describe(session: Session, source: Source, size: int) -> dict[str, Any]:
             "licence": info.licence,
             "origin": info.origin,
             "trained": info.trained,
+            "metric": info.trained and session.model.capabilities.metric_scale,
         },
         "rule": values.to_text(session.rule),
         "reset": values.to_text(session.reset),
@@ -117,7 +119,7 @@ def describe(session: Session, source: Source, size: int) -> dict[str, Any]:
         "outputs": sorted(session.outputs),
         "size": size,
         "source": source.describe(),
-        "versions": {"ttt3r": ttt3r.__version__, "torch": str(torch.__version__)},
+        "versions": {"ttt3r": __version__, "torch": str(torch.__version__)},
     }
 
 

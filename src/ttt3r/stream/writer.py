@@ -5,7 +5,7 @@ import json
 import queue
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,7 @@ except ImportError:  # Windows: concurrent writers are then not detected
     fcntl = None
 
 WAITING = 4
+KEPT = "Frames written so far are kept; make room or fix the permissions, then go on with --resume."
 COMPARED = ("model", "rule", "reset", "stitch", "outputs", "source", "size")
 GROWING = ("source.files", "source.last")  # a folder may gain images between two attempts
 
@@ -51,13 +52,12 @@ class RunWriter:
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
-        if resume and overwrite:
-            raise RunError("choose either --resume or --overwrite")
+        check_folder(folder, resume=resume, overwrite=overwrite)
         self.folder = folder
         self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(WAITING)
         self._failure: BaseException | None = None
         self._trajectory: Path = folder / run.TRAJECTORY
-        with self._explained():
+        with self._explained("Choose a folder that can be written."):
             self._lock = self._open(settings, resume, overwrite)
         self._thread = threading.Thread(target=self._work, name="ttt3r-writer", daemon=True)
         self._thread.start()
@@ -122,27 +122,13 @@ class RunWriter:
 
     def _open(self, settings: dict[str, Any], resume: bool, overwrite: bool) -> BinaryIO | None:
         folder = self.folder
-        if folder.exists() and not folder.is_dir():
-            raise RunError(f"{folder} is a file; choose another output folder")
-        known = (folder / run.MANIFEST).exists()
-        foreign = folder.exists() and not known and _entries(folder)
-        if foreign:
-            raise RunError(
-                f"{folder} holds other files and no run; choose an empty or new output folder"
-            )
-        if known and not (resume or overwrite):
-            raise RunError(
-                f"{folder} already holds a run; add --resume to continue it, --overwrite to "
-                "replace it, or choose another output folder"
-            )
         folder.mkdir(parents=True, exist_ok=True)
         lock = _lock(folder)
         try:
-            if known and overwrite:
-                _clear(folder)
-                known = False
-            if known:
+            if resume and _has_frames(folder):
                 _compare(run.read_manifest(folder), settings)
+            else:
+                _clear(folder)
             (folder / run.FRAMES).mkdir(exist_ok=True)
             self._manifest = {"format": run.FORMAT, "status": "running", **settings}
             self._note_status("running")
@@ -179,20 +165,45 @@ class RunWriter:
                 raise self._failure
 
     @contextlib.contextmanager
-    def _explained(self):
+    def _explained(self, advice: str = KEPT) -> Iterator[None]:
         """Turn system errors into messages that say how to go on."""
         try:
             yield
         except (OSError, SessionError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise RunError(
-                f"cannot write the run in {self.folder}: {reason}. Frames written so far are kept; "
-                "make room or fix the permissions, then go on with --resume."
-            ) from error
+            raise RunError(f"cannot write the run in {self.folder}: {reason}. {advice}") from error
 
 
-def _entries(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir() if path.name != run.LOCK]
+def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Check, without changing anything, that a run may be written to `folder`.
+
+    A run that stopped before its first frame does not count: there is nothing to lose.
+
+    Raises:
+        RunError: if it holds another run, or something else.
+    """
+    if resume and overwrite:
+        raise RunError("choose either --resume or --overwrite")
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise RunError(f"{folder} is a file; choose another output folder")
+    known = (folder / run.MANIFEST).exists()
+    if not known and any(path.name != run.LOCK for path in folder.iterdir()):
+        raise RunError(
+            f"{folder} holds other files and no run; choose an empty or new output folder"
+        )
+    if known:
+        run.read_manifest(folder)  # it may be another program's
+    if known and _has_frames(folder) and not (resume or overwrite):
+        raise RunError(
+            f"{folder} already holds a run; add --resume to continue it, --overwrite to replace "
+            "it, or choose another output folder"
+        )
+
+
+def _has_frames(folder: Path) -> bool:
+    return any((folder / run.FRAMES).glob("*.safetensors"))
 
 
 def _clear(folder: Path) -> None:

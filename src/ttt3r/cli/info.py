@@ -1,0 +1,130 @@
+"""``ttt3r info``: what a run holds."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from ttt3r.cli.command import Command, Debug, Flag, bytes_text, duration_text, option, print_pairs
+
+if TYPE_CHECKING:
+    from ttt3r.stream.run import Run
+
+MEANING = {
+    "complete": "",
+    "running": "being written, or its program was killed; --resume goes on",
+    "interrupted": "stopped early; --resume goes on",
+    "failed": "stopped by an error; --resume goes on once its cause is mended",
+}
+
+
+@dataclass(frozen=True)
+class InfoCommand(Command):
+    """Say what a run holds: status, frames, model and licence, settings, trajectory, size."""
+
+    run: Annotated[tyro.conf.Positional[Path], option("RUN")]
+    """Folder that ttt3r run wrote."""
+
+    json: Flag = False
+    """Print JSON, for programs."""
+
+    debug: Debug = False
+
+    def main(self) -> int:
+        """Print the summary."""
+        from ttt3r.errors import RunError
+        from ttt3r.stream.run import MANIFEST, Run
+
+        run = Run.open(self.run)
+        try:
+            facts = summary(run)
+            lines = _lines(facts)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"{run.folder / MANIFEST} is damaged ({error!r}); process the input again"
+            ) from error
+        if self.json:
+            print(json.dumps(facts, indent=2))
+        else:
+            print_pairs(lines)
+        return 0
+
+
+def summary(run: "Run") -> dict[str, Any]:
+    """All that is known about a run, as JSON values.
+
+    `duration` is the time between the first and the last frame in seconds; `trajectory_length` the
+    way of the camera, in metres where the weights are metric; both None if unknown.
+    """
+    sizes = _sizes(run.folder)
+    return {
+        "folder": str(run.folder),
+        **{key: value for key, value in run.manifest.items() if key != "format"},
+        "frames": len(run),
+        "duration": _duration(run),
+        "trajectory_length": trajectory_length(run),
+        "bytes": {**sizes, "total": sum(sizes.values())},
+    }
+
+
+def trajectory_length(run: "Run") -> float | None:
+    """Length of the camera's way in the run's units; None if the run has no poses."""
+    if "pose" not in run.manifest["outputs"] or len(run) == 0:
+        return None
+    positions = run.trajectory().world_from_camera[:, :3, 3].double()
+    return float(positions.diff(dim=0).norm(dim=1).sum())
+
+
+def length_unit(run: "Run") -> str:
+    """What lengths of this run are measured in."""
+    return "m" if run.manifest["model"]["metric"] else "units"
+
+
+def _duration(run: "Run") -> float | None:
+    """Seconds from the first to the last frame; None if there are no frames."""
+    from ttt3r.stream.frame_file import read_pose
+    from ttt3r.stream.run import frame_path
+
+    count = len(run)
+    if count == 0:
+        return None
+    first, last = (read_pose(frame_path(run.folder, index))[0] for index in (0, count - 1))
+    return last - first
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes on disk of each part of the run."""
+    sizes: dict[str, int] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.name.startswith("."):
+            part = path.relative_to(folder).parts[0]
+            sizes[part] = sizes.get(part, 0) + path.stat().st_size
+    return sizes
+
+
+def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    model, source = facts["model"], facts["source"]
+    meaning = MEANING.get(facts["status"], "")
+    trained = "" if model["trained"] else ", not trained: the output is not a reconstruction"
+    lines = [
+        ("run", facts["folder"]),
+        ("status", facts["status"] + (f" ({meaning})" if meaning else "")),
+        ("frames", f"{facts['frames']:,}"),
+        ("model", f"{model['name']} by {model['origin']}{trained}"),
+        ("licence", f"{model['licence']} (of the weights)"),
+        ("rule", facts["rule"]),
+        ("reset", facts["reset"]),
+        ("stitch", facts["stitch"]),
+        ("outputs", ", ".join(facts["outputs"])),
+        ("image size", f"{facts['size']} pixels"),
+        ("source", str(source.get("path") or source.get("kind"))),
+    ]
+    if facts["duration"] is not None:
+        lines.append(("duration", duration_text(facts["duration"])))
+    if facts["trajectory_length"] is not None:
+        length = f"{facts['trajectory_length']:.3f} {'m' if model['metric'] else 'units'}"
+        lines.append(("path length", length))
+    parts = ", ".join(f"{part} {bytes_text(size)}" for part, size in facts["bytes"].items())
+    return [*lines, ("on disk", parts)]

@@ -1,0 +1,190 @@
+"""``ttt3r run``: reconstruct a video or a folder of images into a run folder."""
+
+import contextlib
+import glob
+import shlex
+import time
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from ttt3r.cli.command import Command, Debug, Flag, duration_text, option
+from ttt3r.cli.progress import memory_text, progress
+from ttt3r.cli.stopping import StopRequest
+
+if TYPE_CHECKING:
+    from ttt3r.stream.reconstruct import Reconstruction
+
+Output = Literal["points", "pose", "world", "rgb"]
+
+
+@dataclass(frozen=True)
+class RunCommand(Command):
+    """Reconstruct a video or a folder of images into a run folder.
+
+    Ctrl-C stops after the frame at hand and leaves a run that --resume continues.
+    """
+
+    input: Annotated[tyro.conf.Positional[str], option("INPUT")]
+    """A video, a folder of images, one image, or a quoted pattern such as 'shots/*.jpg'."""
+
+    out: Annotated[Path | None, option("DIR", "runs/NAME_OF_INPUT")] = None
+    """Folder to write the run to."""
+
+    model: Annotated[str, option("MODEL")] = "builtin"
+    """Name of weights (see ttt3r models), a folder that ttt3r convert made, or a weight file."""
+
+    rule: Annotated[str, option("RULE")] = "ttt3r"
+    """How the state is updated: ttt3r, overwrite (as CUT3R does), or damped(RULE, FACTOR)."""
+
+    reset: Annotated[str, option("FRAMES")] = "100"
+    """Start afresh after this many frames, or never."""
+
+    stitch: Annotated[str, option("STITCHING")] = "pose"
+    """How the stretches between resets are joined: pose, or similarity (carries scale)."""
+
+    outputs: Annotated[tuple[Output, ...], option("OUTPUT ...")] = ("points", "pose")
+    """What to compute, any of: points, pose, world, rgb."""
+
+    size: Annotated[int | None, option("PIXELS", "as the weights were trained")] = None
+    """Longer side of the images that the network sees."""
+
+    stride: Annotated[int, option("N")] = 1
+    """Take every n-th frame."""
+
+    start: Annotated[float | None, option("SECONDS", "the first frame")] = None
+    """Skip what comes before, counted from the first frame."""
+
+    end: Annotated[float | None, option("SECONDS", "the last frame")] = None
+    """Skip what comes from then on, counted from the first frame."""
+
+    fps: Annotated[float, option("RATE")] = 30.0
+    """Frames per second of images, which carry no time of their own."""
+
+    device: Annotated[str, option("DEVICE")] = "auto"
+    """Where to compute: auto, cpu, cuda, cuda:1, …"""
+
+    precision: Annotated[str, option("TYPE")] = "auto"
+    """auto (bf16 where a GPU supports it), float32, bf16 or fp16."""
+
+    checkpoint_every: Annotated[int, option("FRAMES")] = 25
+    """Frames between two checkpoints; a killed run goes on from the last one."""
+
+    resume: Flag = False
+    """Continue the run in the output folder; its settings must be the same."""
+
+    overwrite: Flag = False
+    """Replace the run in the output folder."""
+
+    quiet: Flag = False
+    """Show warnings and errors only."""
+
+    debug: Debug = False
+
+    def main(self) -> int:
+        """Run until the input ends or a signal stops it."""
+        command = replace(self, out=self.out or default_out(self.input))
+        began = time.monotonic()
+        finished = None
+        with StopRequest() as stop, contextlib.suppress(KeyboardInterrupt):
+            reconstruction = command.prepare()
+            if reconstruction.resumed_at and not self.quiet:
+                print(f"going on after {reconstruction.resumed_at} frames")
+            if command.consume(reconstruction, stop):
+                finished = reconstruction
+        if finished is None:
+            print(f"stopped. To continue:\n  {resume_line(command)}")
+            return stop.status
+        if not self.quiet:
+            command.summarise(finished, time.monotonic() - began)
+        return 0
+
+    def prepare(self) -> "Reconstruction":
+        """Open input, weights and output, in this order: what costs least is checked first.
+
+        Raises:
+            Ttt3rError: if something cannot work.
+        """
+        from ttt3r import weights
+        from ttt3r.sources import open_source
+        from ttt3r.stream.reconstruct import reconstruct, rules_of
+        from ttt3r.stream.writer import check_folder
+
+        rules_of(self.rule, self.reset, self.stitch)
+        if self.out is not None:
+            check_folder(self.out, resume=self.resume, overwrite=self.overwrite)
+        source = open_source(
+            self.input, stride=self.stride, start=self.start, end=self.end, fps=self.fps
+        )
+        return reconstruct(
+            source,
+            model=weights.load(self.model, self.device, self.precision),
+            rule=self.rule,
+            reset=self.reset,
+            stitch=self.stitch,
+            outputs=self.outputs,
+            size=self.size,
+            out=self.out,
+            resume=self.resume,
+            overwrite=self.overwrite,
+            checkpoint_every=self.checkpoint_every,
+        )
+
+    def consume(self, reconstruction: "Reconstruction", stop: StopRequest) -> bool:
+        """Let the frames pass; return whether all of them did."""
+        device = str(reconstruction.session.state.age.device)
+        shown = progress(
+            reconstruction.total,
+            reconstruction.resumed_at,
+            lambda: memory_text(device),
+            quiet=self.quiet,
+        )
+        with contextlib.closing(reconstruction), shown as update:
+            while not stop.signal:
+                prediction = next(reconstruction, None)
+                if prediction is None:
+                    return True
+                update(prediction.index + 1)
+        return False
+
+    def summarise(self, reconstruction: "Reconstruction", seconds: float) -> None:
+        """Say what was done, where it is, and what to do next."""
+        from ttt3r.cli.info import length_unit, trajectory_length
+        from ttt3r.stream.run import Run
+
+        run = Run.open(str(self.out))
+        done = reconstruction.session.index - reconstruction.resumed_at
+        line = f"{done} frames in {duration_text(seconds)} ({done / seconds:.1f} per second)"
+        length = trajectory_length(run)
+        if length is not None:
+            line += f"; the camera's path is {length:.3f} {length_unit(run)} long"
+        folder = shlex.quote(str(self.out))
+        print(f"{line}\nrun: {self.out}")
+        print(f"next: ttt3r info {folder}\n      ttt3r export {folder} --to ply")
+
+
+def default_out(source: str) -> Path:
+    """Folder for the run of an input, named after it."""
+    path = Path(source)
+    while glob.has_magic(path.name):
+        path = path.parent
+    name = path.resolve().name if path.is_dir() else path.stem
+    return Path("runs") / (name or "run")
+
+
+def resume_line(command: RunCommand) -> str:
+    """The command line that goes on with an interrupted run."""
+    command = replace(command, resume=True, overwrite=False)
+    words = ["ttt3r", "run", command.input]
+    for field in fields(command):
+        value = getattr(command, field.name)
+        if field.name == "input" or value == field.default:
+            continue
+        words.append("--" + field.name.replace("_", "-"))
+        if isinstance(value, tuple):
+            words.extend(value)
+        elif value is not True:
+            words.append(str(value))
+    return shlex.join(words)

@@ -1,0 +1,188 @@
+"""The house rules that a machine can check: who imports whom, and how long things get."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "src" / "ttt3r"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# Rooms or modules that anything may import.
+EVERYONE = {"types", "errors", "values", "files"}
+# What else each room may import; itself goes without saying. A dotted name opens one module only.
+MAY_IMPORT: dict[str, set[str]] = {
+    "types": set(),
+    "errors": set(),
+    "values": set(),
+    "files": set(),
+    "nn": set(),
+    "geometry": set(),
+    "rules": {"geometry"},
+    "models": {"nn", "rules", "geometry"},
+    "weights": {"models"},
+    "sources": {"geometry"},
+    "stream": {"models.base", "weights", "rules", "sources", "geometry"},
+    "export": {"geometry", "stream"},
+    "viewer": {"geometry", "stream"},
+    "evaluation": {"geometry", "stream", "sources"},
+    "scenes": {"geometry", "sources"},
+    "training": {"models", "rules", "weights", "scenes", "geometry", "stream"},
+    "batch": {"stream", "export", "sources", "weights"},
+    "cli": set(),  # anything, but inside functions; see below
+}
+# `nn` knows nothing of this project but its errors.
+NARROWER = {"nn": {"errors"}, "errors": set(), "files": {"errors"}, "values": {"errors"}}
+# Reached by name, so that a run can be exported where it is found.
+BY_NAME = {("stream/run.py", "ttt3r.export")}
+
+BASE_DEPENDENCIES = {"torch", "numpy", "safetensors", "jaxtyping", "PIL", "av", "tyro", "rich"}
+# Imported in functions only, with an error that prints the pip line.
+EXTRAS = {"pillow_heif", "viser", "rerun", "huggingface_hub", "ray", "pycolmap", "scipy"}
+CLI_TOP_LEVEL = {"ttt3r.cli", "ttt3r.errors", "ttt3r.__version__"}
+
+MOST_LINES, LONGEST_FUNCTION = 400, 60  # of functions without their docstrings
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "breakpoint"}
+FORBIDDEN_ATTRIBUTES = {
+    ("sys", "path"),
+    ("pickle", "load"),
+    ("pickle", "loads"),
+    ("marshal", "loads"),
+    ("os", "system"),
+    ("torch", "load"),
+}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[ast.Import | ast.ImportFrom, str]]:
+    """Every import with the full name of what is imported."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def lazy_imports(tree: ast.AST) -> set[int]:
+    """Identities of the import statements that do not run when the module is imported."""
+    found = set()
+    for node in ast.walk(tree):
+        lazy = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        typing = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if lazy or typing:
+            found |= {
+                id(child)
+                for child in ast.walk(node)
+                if isinstance(child, ast.Import | ast.ImportFrom)
+            }
+    return found
+
+
+def own_parts(target: str) -> list[str]:
+    """["models", "base", …] of "ttt3r.models.base.…"; [] of what is not ours."""
+    first, *rest = target.split(".")
+    return rest if first == "ttt3r" else []
+
+
+def allowed(room: str, parts: list[str]) -> bool:
+    everyone = NARROWER.get(room, EVERYONE)
+    open_rooms = MAY_IMPORT[room] | everyone | {room}
+    return parts == ["__version__"] or any(
+        parts[: name.count(".") + 1] == name.split(".") for name in open_rooms
+    )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_import_direction(path: Path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room in ("__init__", "__main__", "cli"):
+        pytest.skip("may import anything")
+    assert room in MAY_IMPORT, f"say in MAY_IMPORT what the new room {room} may import"
+    for node, target in imports(tree_of(path)):
+        parts = own_parts(target)
+        if target.split(".")[0] == "ttt3r":
+            assert allowed(room, parts), f"{name_of(path)}:{node.lineno} imports {target}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_the_known_modules_are_imported_by_name(path: Path):
+    """`importlib` would get round the test above."""
+    if path == PACKAGE / "__init__.py":
+        pytest.skip("imports its own names when they are used")
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            target = ast.literal_eval(node.args[0])
+            assert (name_of(path), target) in BY_NAME, f"{name_of(path)}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_at_the_top_are_base_dependencies(path: Path):
+    tree = tree_of(path)
+    lazy = lazy_imports(tree)
+    for node, target in imports(tree):
+        first = target.split(".")[0]
+        where = f"{name_of(path)}:{node.lineno} imports {target}"
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{where} relatively"
+        known = {"ttt3r"} | BASE_DEPENDENCIES | set(sys.stdlib_module_names)
+        assert first in known | (EXTRAS if id(node) in lazy else set()), where
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "cli").rglob("*.py")), ids=name_of)
+def test_the_command_line_imports_nothing_heavy_at_the_top(path: Path):
+    tree = tree_of(path)
+    lazy = lazy_imports(tree)
+    for node, target in imports(tree):
+        if id(node) in lazy:
+            continue
+        first = target.split(".")[0]
+        light = first in sys.stdlib_module_names or first == "tyro" or target == "ttt3r"
+        assert light or any(target.startswith(name) for name in CLI_TOP_LEVEL), (
+            f"{name_of(path)}:{node.lineno} imports {target} before a command is chosen"
+        )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_nothing_dangerous(path: Path):
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            called = node.func.id
+            assert called not in FORBIDDEN_CALLS, f"{name_of(path)}:{node.lineno} calls {called}"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            used = (node.value.id, node.attr)
+            assert used not in FORBIDDEN_ATTRIBUTES, (
+                f"{name_of(path)}:{node.lineno} uses {'.'.join(used)}"
+            )
+    for node, target in imports(tree_of(path)):
+        used = tuple(target.rsplit(".", 1))
+        assert used not in FORBIDDEN_ATTRIBUTES, f"{name_of(path)}:{node.lineno} imports {target}"
+
+
+def docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    first = node.body[0]
+    return first.end_lineno - first.lineno + 1 if ast.get_docstring(node) is not None else 0
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_size(path: Path):
+    lines = len(path.read_text("utf-8").splitlines())
+    assert lines <= MOST_LINES, f"{name_of(path)} has {lines} lines; split it"
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1 - docstring_lines(node)
+            assert length <= LONGEST_FUNCTION, (
+                f"{name_of(path)}:{node.lineno} {node.name} has {length} lines"
+            )
+
+
+def test_every_folder_is_a_package():
+    for folder in {path.parent for path in MODULES}:
+        assert (folder / "__init__.py").is_file(), folder
