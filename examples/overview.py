@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ttt3r import Run
 
-TILE, GAP, LABEL = 200, 12, 22
+TILE, GAP, LABEL = (240, 180), 14, 26
 INK, PAPER, PATH = (30, 34, 40), (250, 250, 248), (214, 84, 40)
 
 
@@ -23,12 +23,8 @@ def colourise(values: np.ndarray) -> np.ndarray:
 
 
 def tile(rgb: np.ndarray) -> Image.Image:
-    """Fit an RGB array into a square tile."""
-    image = Image.fromarray(rgb)
-    image.thumbnail((TILE, TILE))
-    canvas = Image.new("RGB", (TILE, TILE), PAPER)
-    canvas.paste(image, ((TILE - image.width) // 2, (TILE - image.height) // 2))
-    return canvas
+    """Fit an RGB array into a tile, with paper around it."""
+    return ImageOps.pad(Image.fromarray(rgb), TILE, color=PAPER)
 
 
 def path_from_above(positions: np.ndarray, size: int) -> Image.Image:
@@ -41,7 +37,7 @@ def path_from_above(positions: np.ndarray, size: int) -> Image.Image:
     draw.line(points, fill=PATH, width=2)
     for (x, y), radius in ((points[0], 5), (points[-1], 3)):
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=INK)
-    draw.text((6, size - 16), f"{extent:.3g} across", fill=INK)
+    draw.text((8, size - 24), f"{extent:.3g} across", fill=INK, font=ImageFont.load_default(14))
     draw.rectangle((0, 0, size - 1, size - 1), outline=(210, 210, 206))
     return canvas
 
@@ -49,24 +45,26 @@ def path_from_above(positions: np.ndarray, size: int) -> Image.Image:
 def draw_overview(run: Run, path: Path, title: str, columns: int = 4) -> None:
     """Write the picture of `run` to `path`."""
     chosen = [run[round(i)] for i in np.linspace(0, len(run) - 1, columns)]
-    rows = [
-        ("input", [p.image.numpy() for p in chosen if p.image is not None]),
-        ("depth", [colourise(p.depth.numpy()) for p in chosen if p.depth is not None]),
-        ("confidence", [colourise(p.confidence.log().numpy()) for p in chosen]),  # pyright: ignore
-    ]
-    side = 3 * TILE + 2 * (GAP + LABEL)
-    width = GAP + columns * (TILE + GAP) + side + GAP
-    canvas = Image.new("RGB", (width, LABEL + 2 * GAP + side + LABEL), PAPER)
+    rows = {
+        "input": [p.image.numpy() for p in chosen if p.image is not None],
+        "depth": [colourise(p.depth.numpy()) for p in chosen if p.depth is not None],
+        "confidence": [
+            colourise(p.confidence.log().numpy()) for p in chosen if p.confidence is not None
+        ],
+    }
+    step_x, step_y = TILE[0] + GAP, TILE[1] + LABEL
+    left, top = GAP + columns * step_x, GAP + LABEL
+    side = len(rows) * step_y - LABEL
+    canvas = Image.new("RGB", (left + side + GAP, top + len(rows) * step_y + GAP), PAPER)
     draw = ImageDraw.Draw(canvas)
-    draw.text((GAP, GAP), title, fill=INK)
-    top = LABEL + GAP
-    for name, pictures in rows:
-        draw.text((GAP, top + 4), name, fill=INK)
+    font, bold = ImageFont.load_default(15), ImageFont.load_default(18)
+    draw.text((GAP, GAP), title, fill=INK, font=bold)
+    for row, (name, pictures) in enumerate(rows.items()):
+        y = top + row * step_y
+        draw.text((GAP, y + 4), name, fill=INK, font=font)
         for column, picture in enumerate(pictures):
-            canvas.paste(tile(picture), (GAP + column * (TILE + GAP), top + LABEL))
-        top += TILE + LABEL + GAP
-    left = GAP + columns * (TILE + GAP)
-    draw.text((left, LABEL + GAP + 4), "camera path from above", fill=INK)
+            canvas.paste(tile(picture), (GAP + column * step_x, y + LABEL))
+    draw.text((left, top + 4), "camera path from above", fill=INK, font=font)
     positions = run.trajectory().world_from_camera[:, :3, 3].numpy()
-    canvas.paste(path_from_above(positions, side), (left, 2 * LABEL + GAP))
+    canvas.paste(path_from_above(positions, side), (left, top + LABEL))
     canvas.save(path)
