@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ttt3r.nn.layers import Conv2d
+
 
 def upsample2(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
     """Double the resolution; corners keep their values."""
@@ -17,12 +19,13 @@ class ResidualConvUnit(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv1 = Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Refine the map."""
-        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+        inner = self.conv1(F.relu(x)).relu_()  # fresh maps are changed in place: they are large
+        return self.conv2(inner).add_(x)
 
 
 class Fusion(nn.Module):
@@ -35,7 +38,7 @@ class Fusion(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.out_conv = nn.Conv2d(channels, channels, 1)
+        self.out_conv = Conv2d(channels, channels, 1)
         self.resConfUnit1 = ResidualConvUnit(channels)
         self.resConfUnit2 = ResidualConvUnit(channels)
 
@@ -57,7 +60,7 @@ class Scratch(nn.Module):
     def __init__(self, layers: Sequence[int], channels: int) -> None:
         super().__init__()
         self.layer_rn = nn.ModuleList(
-            nn.Conv2d(width, channels, 3, padding=1, bias=False) for width in layers
+            Conv2d(width, channels, 3, padding=1, bias=False) for width in layers
         )
         for level, projection in enumerate(self.layer_rn, start=1):
             self.add_module(f"layer{level}_rn", projection)
@@ -88,22 +91,22 @@ class Dpt(nn.Module):
         out: int,
     ) -> None:
         super().__init__()
-        project = [nn.Conv2d(dim, width, 1) for dim, width in zip(dims, layers, strict=True)]
+        project = [Conv2d(dim, width, 1) for dim, width in zip(dims, layers, strict=True)]
         self.act_postprocess = nn.ModuleList(
             [
                 nn.Sequential(project[0], nn.ConvTranspose2d(layers[0], layers[0], 4, stride=4)),
                 nn.Sequential(project[1], nn.ConvTranspose2d(layers[1], layers[1], 2, stride=2)),
                 nn.Sequential(project[2]),
-                nn.Sequential(project[3], nn.Conv2d(layers[3], layers[3], 3, stride=2, padding=1)),
+                nn.Sequential(project[3], Conv2d(layers[3], layers[3], 3, stride=2, padding=1)),
             ]
         )
         self.scratch = Scratch(layers, feature)
         self.head = nn.Sequential(
-            nn.Conv2d(feature, last, 3, padding=1),
+            Conv2d(feature, last, 3, padding=1),
             nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
-            nn.Conv2d(last, last, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(last, out, 1),
+            Conv2d(last, last, 3, padding=1),
+            nn.ReLU(inplace=True),
+            Conv2d(last, out, 1),
         )
 
     def forward(

@@ -42,7 +42,8 @@ def rotate(
 ) -> Float[Tensor, "batch heads positions dim"]:
     """Rotate queries or keys: u' = u cos − v sin, v' = v cos + u sin; float32."""
     x = x.float()
-    swapped = x.unflatten(-1, (2, 2, -1)).flip(-2).flatten(-3)
+    u_row, v_row, u_column, v_column = x.chunk(4, dim=-1)
+    swapped = torch.cat((v_row, u_row, v_column, u_column), dim=-1)
     return torch.addcmul(x * table.cos, swapped, table.sin)
 
 
