@@ -48,6 +48,28 @@ def test_shell_lines_run(page, workplace):
             assert command[:2] in (["pip", "install"], ["ttt3r", "convert"], ["ttt3r", "run"])
 
 
+def test_the_example_rule_is_a_rule(monkeypatch):
+    """The rule of docs/adding-a-rule.md obeys the interface and runs in a session."""
+    from dataclasses import dataclass
+    from typing import ClassVar
+
+    import torch
+
+    from tests.networks import random_tiny
+    from tests.stream.test_session import images
+    from ttt3r import rules
+    from ttt3r.stream.session import Session
+
+    names = {"dataclass": dataclass, "ClassVar": ClassVar, "torch": torch, **vars(rules)}
+    (block,) = blocks("docs/adding-a-rule.md", "python")
+    exec(compile(block, "adding-a-rule", "exec"), names)
+    monkeypatch.setitem(rules.REGISTRY, "momentum", names["Momentum"])
+    session = Session(random_tiny(), rule="momentum(keep=0.5)", reset=3)
+    predictions = [session.push(image) for image in images(5)]
+    assert predictions[-1].points.isfinite().all()
+    assert set(session.state.rule_memory) == {"direction"}
+
+
 def test_demo(tmp_path, capsys):
     from examples.demo import main as demo
 
