@@ -50,8 +50,8 @@ def random_tiny(name: str = "tiny_dpt", seed: int = 0, **changes) -> Cut3r:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Cut3r(tiny_config(name, **changes))
-        for parameter in network.parameters():
-            if parameter.ndim == 3:  # learned tokens start at zero
+        for name, parameter in network.named_parameters():
+            if parameter.ndim == 3 or name.startswith("masked"):  # learned tokens start at zero
                 torch.nn.init.normal_(parameter, std=0.5)
     return network.eval().requires_grad_(False)
 

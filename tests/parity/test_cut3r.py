@@ -269,15 +269,24 @@ def test_activations():
     close(pose_from_raw(of("pose.raw")), golden["pose.enc"], rtol=1e-6, atol=1e-6)
 
 
-def test_gate_logit_of_the_reference():
-    """The closed form q · mean(k) equals the mean of the logits that the reference keeps."""
-    golden = load_npz("cut3r", "run_tiny_dpt_ttt3r.npz")
-    model, rule = reference_tiny("tiny_dpt"), rules.parse("ttt3r")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_inside_each_frame(name):
+    """Gate logits by q · mean(k), pose tokens, and the candidates before gating."""
+    golden = load_npz("cut3r", f"run_{name}_ttt3r.npz")
+    model, rule = reference_tiny(name), rules.parse("ttt3r")
+    memory = model.pose_retriever
     state = model.initial_state(rule)
     for index, image in enumerate(frames()):
         tokens = model.encode(Views(image[None]))
         probe = LogitProbe({"mean_logit"})
-        model._decode(state, tokens, state.age == 0, probe)
-        logit = probe.evidence({"mean_logit"}, tokens.features, tokens.features).mean_logit
+        decoded = model._decode(state, tokens, state.age == 0, probe)
+        logit = probe.evidence({"mean_logit"}, tokens.features, decoded.projected).mean_logit
         close(logit[0], golden["gate_logit"][index], rtol=0, atol=5e-6)
+        read = memory.read(decoded.global_feature, state.pose_memory)
+        pose_token = read if index else model.pose_token
+        close(pose_token[0, 0], golden["pose_token_in"][index])
+        close(decoded.pose_token[0, 0], golden["pose_token_out"][index])
+        close(decoded.candidate[0], golden["state_candidate"][index])
+        written = memory.write(state.pose_memory, decoded.global_feature, decoded.pose_token)
+        close(written[0], golden["mem_candidate"][index], rtol=1e-3, atol=1e-3)
         state, _ = model.step(state, tokens, rule, ())

@@ -230,6 +230,8 @@ def test_query_leaves_the_session_alone():
     assert view.world_from_camera.shape == (4, 4) and view.image is None and view.gate is None
     assert all(torch.equal(before[k], v) for k, v in session.state.to_tensors().items())
     assert session.index == 3
+    other = session.query(Camera(torch.eye(4), focal, (48, 64)), absent="token")
+    assert not torch.equal(other.points, view.points)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ passed in and handed back; nothing is kept inside the module between calls.
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -218,6 +218,10 @@ class StreamModel(Protocol):
 @runtime_checkable
 class QueryModel(StreamModel, Protocol):
     """A streaming model that can also say what a camera would see."""
+
+    def encode(self, views: Views, absent: Literal["zero", "token"] = "zero") -> Tokens:
+        """Turn views into tokens; `absent` stands for an image or ray map that is not there."""
+        ...
 
     def query(
         self, state: Any, tokens: Tokens, outputs: Collection[str] = ("points", "rgb")

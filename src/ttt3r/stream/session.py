@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors
@@ -149,12 +149,19 @@ class Session:
         return prediction
 
     @torch.no_grad()
-    def query(self, camera: Camera, outputs: Collection[str] = ("points", "rgb")) -> Prediction:
+    def query(
+        self,
+        camera: Camera,
+        outputs: Collection[str] = ("points", "rgb"),
+        absent: Literal["zero", "token"] = "zero",
+    ) -> Prediction:
         """Ask what a camera would see, without changing the session.
 
         Args:
             camera: placed in the stream's world; its sides must fit the model's patch size.
             outputs: what to compute.
+            absent: what stands for the missing image: nothing, as in the published inference, or
+                the learned mask token, as in training.
 
         Raises:
             SessionError: if the model cannot answer ray queries.
@@ -165,7 +172,7 @@ class Session:
             se3.invert(self.world_from_segment), camera.world_from_camera.double().cpu()
         )
         rays = ray_map(segment_from_camera, camera.intrinsics.double().cpu(), camera.size)
-        tokens = self.model.encode(Views(ray_map=rays[None].float().to(self._device)))
+        tokens = self.model.encode(Views(ray_map=rays[None].float().to(self._device)), absent)
         wanted = check_outputs(outputs)
         output = self.model.query(self.state, tokens, wanted)
         return self._prediction(output, Frame(NO_IMAGE, self.index), None, wanted)

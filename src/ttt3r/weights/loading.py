@@ -96,7 +96,11 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 def _announce(info: WeightsInfo) -> None:
-    """Log what the user should know about a set of weights, once."""
+    """Log what the user should know about a set of weights, once.
+
+    Python shows warnings even where no logging is set up, so a restriction cannot be missed.
+    """
     if (info.name, info.sha256) not in _announced:
         _announced.add((info.name, info.sha256))
-        logger.log(logging.INFO if info.trained else logging.WARNING, licence_notice(info))
+        is_free = info.trained and info.licence == "Apache-2.0"
+        logger.log(logging.INFO if is_free else logging.WARNING, licence_notice(info))
