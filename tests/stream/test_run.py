@@ -307,6 +307,17 @@ def test_abandoned_reconstructions_let_go(folder, tmp_path):
     assert len(list(reconstruct(folder, model="tiny-dpt", out=out, resume=True, **SETTINGS))) == 13
 
 
+def test_others_may_read_a_run(whole):
+    """Files get the permissions that the user's mask asks for, not the owner's alone."""
+    plain = whole / "plain"
+    plain.write_text("")
+    try:
+        for path in whole.rglob("*.*"):
+            assert path.is_dir() or path.stat().st_mode == plain.stat().st_mode, path
+    finally:
+        plain.unlink()
+
+
 def test_frame_files_saturate_and_keep_every_field(tmp_path):
     full = Prediction(
         index=3,

@@ -12,7 +12,7 @@ from ttt3r.errors import InputError, SessionError, SettingError
 from ttt3r.geometry import se3
 from ttt3r.models.base import Views
 from ttt3r.stream.session import Session
-from ttt3r.stream.stitching import Similarity
+from ttt3r.stream.stitching import Seen, Similarity
 from ttt3r.types import Camera, Frame, ImageTransform, Prediction
 
 FIELDS = (
@@ -197,8 +197,6 @@ def test_similarity_carries_scale():
     points = torch.randn(48, 64, 3).abs() + 1
     confidence = torch.rand(48, 64) + 1.1
     pose = se3.pose_from_encoding(torch.tensor([1.0, 2, 3, 0.9, 0.1, 0.2, 0.3]).double())
-    from ttt3r.stream.stitching import Seen
-
     last = Seen(pose, points * 2.5, confidence)
     again = Seen(torch.eye(4, dtype=torch.float64), points, confidence)
     placed = Similarity().connect(session.world_from_segment, last, again)
@@ -217,6 +215,17 @@ def test_similarity_makes_the_shared_frame_agree():
     assert not math.isclose(after.scale, 1.0)
     rotation = after.world_from_camera[:3, :3]
     torch.testing.assert_close(rotation @ rotation.T, torch.eye(3), atol=1e-5, rtol=0)
+
+
+def test_points_that_allow_no_similarity_fall_back_to_the_pose(caplog):
+    pose = se3.pose_from_encoding(torch.tensor([1.0, 2, 3, 0.9, 0.1, 0.2, 0.3]).double())
+    placed = se3.pose_from_encoding(torch.tensor([0.5, 0, 0, 1, 0, 0, 0]).double())
+    for points in (torch.full((48, 64, 3), float("nan")), torch.ones(48, 64, 3)):
+        last = Seen(pose, points, torch.full((48, 64), 2.0))
+        caplog.clear()
+        found = Similarity().connect(placed, last, last)
+        assert torch.equal(found, placed @ pose)
+        assert "joined by pose alone" in caplog.text
 
 
 def test_query_leaves_the_session_alone():

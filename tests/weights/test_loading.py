@@ -260,6 +260,17 @@ def test_the_gpu_is_chosen_by_itself() -> None:
     assert network.dec_blocks[0].attn.qkv.weight.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_low_precision_is_loaded_directly(precision: str, tiny_linear_pth: Path) -> None:
+    """The same weights as lowering the precision afterwards, with none left in the file."""
+    loaded = load(tiny_linear_pth, "cpu", precision)
+    later = load(tiny_linear_pth, "cpu").set_precision(loading.PRECISIONS[precision])
+    expected = later.state_dict()
+    for key, tensor in loaded.state_dict().items():
+        assert tensor.dtype == expected[key].dtype and torch.equal(tensor, expected[key]), key
+    assert {p.dtype for p in loaded.downstream_head.parameters()} == {torch.float32}
+
+
 def test_the_licence_is_logged_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tiny_linear_pth: Path
 ) -> None:

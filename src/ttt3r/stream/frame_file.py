@@ -43,13 +43,8 @@ def write_prediction(path: Path, prediction: Prediction) -> None:
     # One metadata key: several would be written in an order that changes from run to run.
     metadata = {"ttt3r": json.dumps(header, sort_keys=True)}
 
-    def write(file: Path) -> None:
-        try:
-            safetensors.torch.save_file(tensors, file, metadata)
-        except safetensors.SafetensorError as error:
-            raise OSError(str(error)) from error
-
-    write_atomically(path, write)
+    content = safetensors.torch.save(tensors, metadata)
+    write_atomically(path, lambda file: file.write_bytes(content))
 
 
 def read_prediction(path: Path) -> Prediction:

@@ -203,12 +203,10 @@ class Session:
             "index": self.index,
             "segment": self.segment,
         }
-        metadata = {"ttt3r": json.dumps(header, sort_keys=True)}
+        content = safetensors.torch.save(tensors, {"ttt3r": json.dumps(header, sort_keys=True)})
         try:
-            write_atomically(
-                path, lambda file: safetensors.torch.save_file(tensors, file, metadata), sync=True
-            )
-        except (OSError, safetensors.SafetensorError) as error:
+            write_atomically(path, lambda file: file.write_bytes(content), sync=True)
+        except OSError as error:
             raise SessionError(
                 f"cannot save the session to {path}: {error}. Check that the folder exists, is "
                 "writable and has space left."

@@ -41,13 +41,12 @@ def load(
     chosen = choose_device(device)
     dtype = choose_precision(precision, chosen)
     weights = read_weights(source)
-    network = build(weights.config, weights.tensors)
+    network = build(weights.config, weights.tensors, dtype)
     network.weights = weights.info
     network.image_policy = weights.image_policy
     _announce(weights.info)
     network.eval().requires_grad_(False)
-    network.to(chosen)
-    return network.set_precision(dtype)
+    return network.to(chosen)
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:

@@ -154,26 +154,30 @@ def check_finite(key: str, tensor: Tensor) -> None:
         )
 
 
-def build(config: Cut3rConfig, tensors: Mapping[str, Tensor]) -> Cut3r:
-    """Make a network of `config` with these weights, in float32.
+def build(
+    config: Cut3rConfig, tensors: Mapping[str, Tensor], precision: torch.dtype = torch.float32
+) -> Cut3r:
+    """Make a network of `config` with these weights.
 
-    Tensors that are float32 already are used as they are, without a copy.
+    In float32, tensors that are float32 already are used as they are, without a copy. In lower
+    precision every tensor is copied, so that the memory of `tensors` can be let go.
 
     Args:
         config: the network's configuration.
         tensors: its weights, by upstream's names.
+        precision: of encoder and decoders; see `Cut3r.set_precision`.
 
     Raises:
         WeightsError: if configuration and tensors do not fit, or values are not finite.
     """
     tensors = clean_tensors(tensors)
     check_config(config, shapes_of(tensors))
-    network = empty_network(config)
+    network = empty_network(config).set_precision(precision)
     state = network.state_dict()
     check_fit({canonical_key(key): shape for key, shape in shapes_of(state).items()}, tensors)
     ready: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
-        ready[key] = tensor.to(torch.float32)
+        ready[key] = tensor.to(state[key].dtype, copy=precision != torch.float32)
         check_finite(key, ready[key])
     network.load_state_dict({key: ready[canonical_key(key)] for key in state}, assign=True)
     return network
