@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from ttt3r.models.cut3r import Cut3r
-from ttt3r.models.cut3r_config import Cut3rConfig, DptSizes
+from ttt3r.models.cut3r_config import Cut3rConfig
+from ttt3r.weights.catalogue import TINY_DPT
 
 # (configuration, (height, width)) of the two released networks.
 RELEASED = {
@@ -16,19 +17,7 @@ RELEASED = {
 }
 
 # Small enough for thousands of frames; every part of the network is there.
-SMALL = Cut3rConfig(
-    image_size=64,
-    encoder_dim=64,
-    encoder_depth=2,
-    encoder_heads=4,
-    decoder_dim=32,
-    decoder_depth=4,
-    decoder_heads=2,
-    state_heads=4,
-    state_size=36,
-    memory_size=16,
-    dpt=DptSizes((8, 12, 16, 24), 16, 8),
-)
+SMALL = TINY_DPT
 
 
 def empty_network(config: Cut3rConfig, dtype: torch.dtype = torch.float32) -> Cut3r:

@@ -1,6 +1,7 @@
 """Small networks for tests."""
 
 import json
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -8,28 +9,13 @@ from safetensors.torch import load_file
 
 from tests.goldens import goldens
 from ttt3r.models.cut3r import Cut3r
-from ttt3r.models.cut3r_config import Cut3rConfig, DptSizes
+from ttt3r.models.cut3r_config import Cut3rConfig
+from ttt3r.weights.catalogue import TINY_DPT, TINY_LINEAR
 
 
 def tiny_config(name: str, **changes) -> Cut3rConfig:
-    """Configuration of the reference's tiny networks, "tiny_dpt" or "tiny_linear"."""
-    return Cut3rConfig(
-        **dict(
-            image_size=64,
-            encoder_dim=64,
-            encoder_depth=2,
-            encoder_heads=4,
-            decoder_dim=32,
-            decoder_depth=4,
-            decoder_heads=2,
-            state_heads=4,
-            state_size=27 if name == "tiny_dpt" else 20,
-            memory_size=16,
-            head=name.removeprefix("tiny_"),
-            dpt=DptSizes((8, 12, 16, 24), 16, 8),
-        )
-        | changes
-    )
+    """Configuration of "tiny_dpt" or "tiny_linear"; the goldens were made with the same."""
+    return replace({"tiny_dpt": TINY_DPT, "tiny_linear": TINY_LINEAR}[name], **changes)
 
 
 @cache

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from tests.goldens import goldens
+from tests.networks import tiny_config
 from ttt3r.errors import WeightsError
-from ttt3r.models.cut3r_config import Cut3rConfig, DptSizes
+from ttt3r.models.cut3r_config import Cut3rConfig
 from ttt3r.weights import build, convert, load
 from ttt3r.weights.checkpoint import read_checkpoint
 from ttt3r.weights.constructor import config_from_checkpoint
@@ -35,19 +36,7 @@ STRINGS = {
     ),
     "full_224_linear": RELEASED.format(size=224, head="linear", more=""),
 }
-TINY = Cut3rConfig(
-    image_size=64,
-    encoder_dim=64,
-    encoder_depth=2,
-    encoder_heads=4,
-    decoder_dim=32,
-    decoder_depth=4,
-    decoder_heads=2,
-    state_heads=4,
-    state_size=27,
-    memory_size=16,
-    dpt=DptSizes((8, 12, 16, 24), 16, 8),
-)
+TINY = tiny_config("tiny_dpt")
 
 
 def description(name: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The weights that are known by name: where they come from, and under which licence."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ttt3r.models.base import WeightsInfo
@@ -62,7 +62,7 @@ def _random(name: str, title: str, config: Cut3rConfig) -> WeightsSpec:
     )
 
 
-_TINY_DPT = Cut3rConfig(
+TINY_DPT = Cut3rConfig(
     image_size=64,
     encoder_dim=64,
     encoder_depth=2,
@@ -75,19 +75,7 @@ _TINY_DPT = Cut3rConfig(
     memory_size=16,
     dpt=DptSizes((8, 12, 16, 24), 16, 8),
 )
-_TINY_LINEAR = Cut3rConfig(
-    image_size=64,
-    encoder_dim=64,
-    encoder_depth=2,
-    encoder_heads=4,
-    decoder_dim=32,
-    decoder_depth=4,
-    decoder_heads=2,
-    state_heads=4,
-    state_size=20,
-    memory_size=16,
-    head="linear",
-)
+TINY_LINEAR = replace(TINY_DPT, head="linear", state_size=20, dpt=DptSizes())
 _BUILTIN = Cut3rConfig(
     image_size=128,
     encoder_dim=64,
@@ -113,8 +101,8 @@ CATALOGUE: dict[str, WeightsSpec] = {
         ),
         _published("cut3r_512_dpt_4_64", "CUT3R, 793 M parameters, images of 512 pixels.", 512),
         _published("cut3r_224_linear_4", "CUT3R, 748 M parameters, images of 224x224.", 224),
-        _random("tiny-dpt", "Random weights for tests, with DPT heads.", _TINY_DPT),
-        _random("tiny-linear", "Random weights for tests, with linear heads.", _TINY_LINEAR),
+        _random("tiny-dpt", "Random weights for tests, with DPT heads.", TINY_DPT),
+        _random("tiny-linear", "Random weights for tests, with linear heads.", TINY_LINEAR),
     )
 }
 
