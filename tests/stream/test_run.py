@@ -296,6 +296,21 @@ def test_frames_of_changing_size():
     assert shapes == [(48, 64), (64, 48), (16, 64)]
 
 
+def test_a_generator_may_reuse_its_buffer():
+    """Frames are read ahead, so each is copied before the generator goes on."""
+    stream = images(6)
+
+    def camera():
+        buffer = np.empty_like(stream[0])
+        for image in stream:
+            buffer[:] = image
+            yield buffer
+
+    expected = [p.image for p in reconstruct(stream, model=random_tiny(), size=64)]
+    found = [p.image for p in reconstruct(camera(), model=random_tiny(), size=64)]
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_abandoned_reconstructions_let_go(folder, tmp_path):
     out = tmp_path / "run"
     predictions = reconstruct(folder, model="tiny-dpt", out=out, **SETTINGS)

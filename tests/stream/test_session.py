@@ -103,6 +103,28 @@ def test_equivalent_forms_of_an_image():
     assert framed.original_intrinsics[0, 2] == pytest.approx(2 * (centre + 0.5) - 0.5)
 
 
+def test_arrays_as_other_libraries_hand_them_over():
+    """Read-only, as from Pillow, and with channels turned round, as from OpenCV."""
+    image = images(1)[0]
+    expected = Session(random_tiny()).push(image)
+    frozen = image.copy()
+    frozen.flags.writeable = False
+    flipped = np.ascontiguousarray(image[..., ::-1])[..., ::-1]
+    for form in (frozen, flipped, Frame(frozen), Frame(flipped)):
+        actual = Session(random_tiny()).push(form)
+        assert torch.equal(actual.points, expected.points)
+        assert torch.equal(actual.image, expected.image)
+
+
+def test_a_buffer_may_be_reused_after_the_push():
+    """As by a camera loop that reads every frame into the same array."""
+    for buffer in (images(1)[0], torch.from_numpy(images(1)[0])):
+        prediction = Session(random_tiny()).push(buffer)
+        kept = prediction.image.clone()
+        buffer[:] = 0
+        assert torch.equal(prediction.image, kept) and kept.any()
+
+
 def test_session_equals_steps_of_the_model():
     """One step function: the session adds nothing to the numbers."""
     model, rule = random_tiny(), rules.parse("ttt3r")
@@ -249,6 +271,7 @@ def test_query_leaves_the_session_alone():
         (np.zeros((48, 64), np.uint8), InputError),
         (np.zeros((48, 64, 4), np.uint8), InputError),
         (np.zeros((48, 64, 3), np.uint16), InputError),
+        (np.zeros((48, 64, 3), object), InputError),
         (torch.zeros(48, 64, 3), InputError),
         (torch.full((3, 48, 64), 2.0), InputError),
         (torch.full((3, 48, 64), float("nan")), InputError),

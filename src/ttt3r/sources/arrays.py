@@ -61,7 +61,8 @@ class ArraySource:
                 )
             self._consumed = True
         for index, seconds, frame in select(self._timed(iterator), self._selection, start, NAME):
-            yield replace(frame, index=index, timestamp=seconds)
+            # A copy: frames are read ahead, and the caller may fill the same array again.
+            yield replace(frame, image=frame.image.copy(), index=index, timestamp=seconds)
 
     def _timed(self, items: Iterable[Any]) -> Iterator[tuple[float, Frame]]:
         previous = -math.inf

@@ -252,9 +252,9 @@ class Session:
     def _read_image(self, image: PushedImage) -> tuple[Frame, Tensor, Tensor]:
         """Return the frame's description, network input [3, H, W] and uint8 pixels [H, W, 3]."""
         frame = image if isinstance(image, Frame) else None
-        content = torch.as_tensor(image.image if isinstance(image, Frame) else image)
+        content = _as_tensor(image.image if isinstance(image, Frame) else image)
         if content.dtype == torch.uint8 and content.ndim == 3 and content.shape[2] == 3:
-            shown = content
+            shown = content.clone()  # the caller may reuse the buffer
             pixels = (content.permute(2, 0, 1).float() / 255 - 0.5) / 0.5
         elif content.is_floating_point() and content.ndim == 3 and content.shape[0] == 3:
             pixels = content.float()
@@ -331,6 +331,15 @@ class Session:
         )
         placement = self.stitch.connect(progress.world_from_segment, last, again)
         return Progress(state, progress.index, progress.segment + 1, placement)
+
+
+def _as_tensor(image: np.ndarray | Tensor) -> Tensor:
+    if isinstance(image, Tensor):
+        return image
+    try:  # torch takes neither reversed nor read-only arrays
+        return torch.from_numpy(np.require(image, requirements=("C", "W")))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"push takes arrays of numbers: {error}") from error
 
 
 def _first(batch: Tensor | None) -> Tensor | None:
