@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import get_args
 
@@ -63,20 +62,15 @@ def test_the_help_names_every_rule_and_stitching():
         assert re.search(rf"\b{name}\b", text), name
 
 
-def test_help_is_fast_and_light():
+def test_help_imports_nothing_heavy():
+    """This is what makes it answer at once."""
     code = (
         "import sys; from ttt3r.cli import main; status = main(['--help'])\n"
         "heavy = {'torch', 'numpy', 'av', 'PIL', 'rich', 'safetensors'} & set(sys.modules)\n"
         "sys.exit(f'{heavy=}' if heavy else status)"
     )
-    seconds = []
-    for _ in range(3):
-        began = time.perf_counter()
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        seconds.append(time.perf_counter() - began)
-        assert result.returncode == 0, result.stderr
-    # 0.3 s on an idle machine; the limit only tells that nothing heavy has crept in.
-    assert min(seconds) < 1.0
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 def test_version(ttt3r: Ttt3r):
