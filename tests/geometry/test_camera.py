@@ -19,7 +19,6 @@ from ttt3r.geometry.camera import (
     project,
     ray_map,
     unproject,
-    viewer_intrinsics,
 )
 
 SIZE = (6, 9)
@@ -62,10 +61,6 @@ def test_default_intrinsics():
     assert default_intrinsics((5, 8), torch.tensor(3.0)).shape == (3, 3)
 
 
-def test_viewer_focal_is_the_diagonal():
-    assert viewer_intrinsics((30, 40)).tolist() == [[50, 0, 20], [0, 50, 15], [0, 0, 1]]
-
-
 def slow_ray_map(pose, intrinsics, size):
     rays = np.zeros((*size, 6))
     for v in range(size[0]):
@@ -86,7 +81,7 @@ def test_ray_map_matches_its_slow_twin(batch):
 
 
 def test_rays_of_a_camera_at_the_origin_are_its_pixels():
-    pose, intrinsics = torch.eye(4), viewer_intrinsics(SIZE)
+    pose, intrinsics = torch.eye(4), default_intrinsics(SIZE, torch.tensor(50.0))
     rays = ray_map(pose, intrinsics, SIZE)
     assert rays[..., :3].abs().max() == 0
     close(project(rays[..., 3:], intrinsics), pixel_grid(SIZE, like=pose), 1e-5)

@@ -102,25 +102,16 @@ class RunCommand(Command):
         return 0
 
     def prepare(self) -> "Reconstruction":
-        """Open input, weights and output, in this order: what costs least is checked first.
+        """Open input, weights and output.
 
         Raises:
             Ttt3rError: if something cannot work.
         """
-        from ttt3r import weights
-        from ttt3r.sources import open_source
-        from ttt3r.stream.reconstruct import reconstruct, rules_of
-        from ttt3r.stream.writer import check_folder
+        from ttt3r.stream.reconstruct import reconstruct
 
-        rules_of(self.rule, self.reset, self.stitch)
-        if self.out is not None:
-            check_folder(self.out, resume=self.resume, overwrite=self.overwrite)
-        source = open_source(
-            self.input, stride=self.stride, start=self.start, end=self.end, fps=self.fps
-        )
         return reconstruct(
-            source,
-            model=weights.load(self.model, self.device, self.precision),
+            self.input,
+            model=self.model,
             rule=self.rule,
             reset=self.reset,
             stitch=self.stitch,
@@ -130,6 +121,12 @@ class RunCommand(Command):
             resume=self.resume,
             overwrite=self.overwrite,
             checkpoint_every=self.checkpoint_every,
+            stride=self.stride,
+            start=self.start,
+            end=self.end,
+            fps=self.fps,
+            device=self.device,
+            precision=self.precision,
         )
 
     def consume(self, reconstruction: "Reconstruction", stop: StopRequest) -> bool:

@@ -1,7 +1,5 @@
 """The pinhole camera: pixels, rays and points. Pixels are (u, v) = (column, row) at integers."""
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -33,15 +31,6 @@ def default_intrinsics(
     center_u, center_v = one * (size[1] // 2), one * (size[0] // 2)
     entries = [focal, zero, center_u, zero, focal, center_v, zero, zero, one]
     return torch.stack(entries, dim=-1).unflatten(-1, (3, 3))
-
-
-def viewer_intrinsics(size: tuple[int, int]) -> Float[Tensor, "3 3"]:
-    """Return the pinhole matrix of a virtual view: its focal length is the image's diagonal.
-
-    Args:
-        size: (height, width) in pixels.
-    """
-    return default_intrinsics(size, torch.tensor(math.hypot(*size), dtype=torch.float32))
 
 
 def project(

@@ -45,7 +45,6 @@ class Capabilities:
     pose: bool = False
     world_points: bool = False
     rgb: bool = False
-    ray_queries: bool = False
     constant_memory: bool = False
 
 

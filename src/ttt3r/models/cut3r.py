@@ -89,7 +89,6 @@ class Cut3r(nn.Module):
         pose=True,
         world_points=True,
         rgb=True,
-        ray_queries=True,
         constant_memory=True,
     )
 

@@ -38,6 +38,8 @@ def reconstruct(
     start: float | None = None,
     end: float | None = None,
     fps: float = 30.0,
+    device: str = "auto",
+    precision: str = "auto",
 ) -> "Reconstruction":
     """Reconstruct a video, folder of images or any iterable of frames while it arrives.
 
@@ -57,6 +59,8 @@ def reconstruct(
         start: skip this many seconds.
         end: stop at this many seconds.
         fps: frame rate of sources that have no timestamps of their own.
+        device: where to load a model that is given by name or path, see `ttt3r.load`.
+        precision: likewise.
 
     Returns:
         An iterator of predictions. With `out`, what was yielded is also written; stopping early
@@ -74,9 +78,9 @@ def reconstruct(
     if out is not None:
         check_folder(Path(out), resume=resume, overwrite=overwrite)
     frames = open_source(source, stride=stride, start=start, end=end, fps=fps)
-    rule, reset, stitch = rules_of(rule, reset, stitch)
+    rule, reset, stitch = rules.parse(rule), resets.parse(reset), stitching.parse(stitch)
     if isinstance(model, str | Path):
-        model = weights.load(model)
+        model = weights.load(model, device, precision)
     session = Session(model, rule, reset, outputs, stitch)
     policy = model.image_policy if size is None else replace(model.image_policy, size=size)
     writer = None
@@ -90,15 +94,6 @@ def reconstruct(
                 writer.close("failed")
                 raise
     return Reconstruction(session, frames, policy, writer, checkpoint_every)
-
-
-def rules_of(
-    rule: str | Rule,
-    reset: "str | int | resets.ResetPolicy | None",
-    stitch: "str | stitching.Stitching",
-) -> "tuple[Rule, resets.ResetPolicy, stitching.Stitching]":
-    """Parse the three settings of a session that may be text."""
-    return rules.parse(rule), resets.parse(reset), stitching.parse(stitch)
 
 
 def describe(session: Session, source: Source, size: int) -> dict[str, Any]:

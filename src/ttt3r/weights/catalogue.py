@@ -11,7 +11,6 @@ PROJECT = "the ttt3r project"
 CUT3R_URL = "https://github.com/CUT3R/CUT3R"
 NON_COMMERCIAL = "CC-BY-NC-SA-4.0"
 UNKNOWN = "unknown"
-RANDOM_SEED = 20_260
 
 
 @dataclass(frozen=True)

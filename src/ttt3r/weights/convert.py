@@ -1,16 +1,14 @@
 """Turn any loadable weights into a folder that loads fast, holds no code and knows its licence."""
 
 import json
-import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
 from ttt3r.errors import SettingError, WeightsError
+from ttt3r.files import write_atomically
 from ttt3r.weights.card import Card
 from ttt3r.weights.network import check_finite, check_fit, expected_shapes, shapes_of
 from ttt3r.weights.shapes import check_config
@@ -35,8 +33,8 @@ def convert(
     Args:
         source: whatever `load` takes.
         target: folder to write; made if it is not there.
-        dtype: how to store the tensors: "float32", "float16" or "bfloat16". Loading always makes
-            float32 of them, so this trades accuracy for space on disk.
+        dtype: how to store the tensors: "float32", "float16" or "bfloat16". What they compute in
+            is chosen on loading, so this trades accuracy for space on disk.
         overwrite: replace weights that are in the folder already.
 
     Returns:
@@ -62,8 +60,11 @@ def convert(
     ordered = {key: weights.tensors[key] for key in expected}
     try:
         target.mkdir(parents=True, exist_ok=True)
-        _write(paths[0], lambda file: _write_safetensors(file, ordered, dtype, {CARD_KEY: card}))
-        _write(paths[1], lambda file: file.write(card.encode()))
+        metadata = {CARD_KEY: card}
+        write_atomically(
+            paths[0], lambda path: _write_safetensors(path, ordered, dtype, metadata), sync=True
+        )
+        write_atomically(paths[1], lambda path: path.write_bytes(card.encode()), sync=True)
     except OSError as error:
         raise WeightsError(
             f"cannot write to {target}: {error.strerror or error}. Free some space, or choose "
@@ -98,23 +99,8 @@ def _card(weights: Weights) -> Card:
     )
 
 
-def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file beside `path` and move it into place when it is complete."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            unfinished.unlink()
-        raise
-
-
 def _write_safetensors(
-    file: BinaryIO, tensors: Mapping[str, Tensor], dtype: str, metadata: Mapping[str, str]
+    path: Path, tensors: Mapping[str, Tensor], dtype: str, metadata: Mapping[str, str]
 ) -> None:
     """Write the safetensors format: length of the header, the header, then the raw values."""
     target, code = DTYPES[dtype]
@@ -127,12 +113,13 @@ def _write_safetensors(
         position = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(8, "little") + text)
-    for key, tensor in tensors.items():
-        exact = tensor.to(torch.float32)
-        check_finite(key, exact)
-        low, high = exact.aminmax()
-        if max(-low, high) > torch.finfo(target).max:
-            raise WeightsError(f"{key} holds values too large for {dtype}; choose float32")
-        values = exact.to(target).contiguous()
-        file.write(values.reshape(-1).view(torch.uint8).numpy().data)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for key, tensor in tensors.items():
+            exact = tensor.to(torch.float32)
+            check_finite(key, exact)
+            low, high = exact.aminmax()
+            if max(-low, high) > torch.finfo(target).max:
+                raise WeightsError(f"{key} holds values too large for {dtype}; choose float32")
+            values = exact.to(target).contiguous()
+            file.write(values.reshape(-1).view(torch.uint8).numpy().data)
