@@ -100,7 +100,7 @@ class Cut3r(nn.Module):
         self.image_policy = ImagePolicy(config.image_size, config.patch_size)
         self.weights = WeightsInfo("unnamed", "unknown", "unknown", "", trained=False)
         c, encoder, decoder = config, config.encoder_dim, config.decoder_dim
-        self.patch_embed = PatchEmbed(3, encoder, c.patch_size)
+        self.patch_embed = PatchEmbed(3, encoder, c.patch_size, c.stem)
         self.enc_blocks = nn.ModuleList(
             EncoderBlock(encoder, c.encoder_heads, c.mlp_ratio, half_rope=c.half_rope_in_encoder)
             for _ in range(c.encoder_depth)
@@ -250,8 +250,33 @@ class Cut3r(nn.Module):
         decoded = self._decode(state, tokens, first, LogitProbe(()))
         return self._read(decoded, tokens.size, wanted, gate=None)
 
+    def compare(
+        self, first: Tokens, second: Tokens, outputs: Collection[str] = ("points", "pose", "world")
+    ) -> StepOutput:
+        """Read the second frame of a pair against the first, whose tokens stand for the state.
+
+        This is the network's two-view ancestor (DUSt3R, arXiv 2312.14132), whose world is the first
+        camera. Training begins with it, since matching must be learned before memory.
+        """
+        wanted = check_outputs(outputs)
+        batch = len(first.features)
+        state = Cut3rState(
+            tokens=self.decoder_embed_state(first.features).float(),
+            pose_memory=self.pose_retriever.initial(batch),
+            age=torch.zeros(batch, dtype=torch.int64, device=self.device),
+        )
+        decoded = self._decode(
+            state, second, state.age == 0, LogitProbe(()), self._grid(first.size)
+        )
+        return self._read(decoded, second.size, wanted, gate=None)
+
     def _decode(
-        self, state: Cut3rState, tokens: Tokens, first: Bool[Tensor, " batch"], probe: LogitProbe
+        self,
+        state: Cut3rState,
+        tokens: Tokens,
+        first: Bool[Tensor, " batch"],
+        probe: LogitProbe,
+        state_at: Int[Tensor, "tokens 2"] | None = None,
     ) -> Decoded:
         """Run the interleaved decoders; each layer's two blocks read the layer before."""
         config = self.config
@@ -263,7 +288,8 @@ class Cut3r(nn.Module):
         memory = state.tokens
 
         grid = self._grid(tokens.size)
-        state_at = state_positions(config.state_size, config.state_positions).to(self.device)
+        if state_at is None:
+            state_at = state_positions(config.state_size, config.state_positions).to(self.device)
         image_at = torch.cat((grid.new_full((1, 2), -1), grid))
         image_dim = config.decoder_dim // config.decoder_heads
         state_dim = config.decoder_dim // config.state_heads

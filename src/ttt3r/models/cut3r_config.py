@@ -25,6 +25,7 @@ class Cut3rConfig:
 
     image_size: int = 512
     patch_size: int = 16
+    stem: tuple[int, ...] = ()
     encoder_dim: int = 1024
     encoder_depth: int = 24
     encoder_heads: int = 16
@@ -76,6 +77,8 @@ class Cut3rConfig:
                 sizes = dict(values["dpt"])
                 sizes["layers"] = tuple(sizes["layers"])
                 values["dpt"] = DptSizes(**sizes)
+            if "stem" in values:
+                values["stem"] = tuple(int(width) for width in values["stem"])
             if "confidence_range" in values:
                 low, high = values["confidence_range"]
                 values["confidence_range"] = (float(low), float(high))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -26,9 +27,27 @@ def attend(
     key: Float[Tensor, "batch heads keys dim"],
     value: Float[Tensor, "batch heads keys dim"],
 ) -> Float[Tensor, "batch queries channels"]:
-    """Softmax attention in the dtype of `value`, heads merged; no attention map is formed."""
-    mixed = F.scaled_dot_product_attention(query.to(value.dtype), key.to(value.dtype), value)
+    """Softmax attention in the dtype of `value`, heads merged.
+
+    The fused kernel never forms the attention map. Its backward pass on CPUs is slow for the few
+    tokens of small networks, so training there forms the map.
+    """
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    if value.device.type == "cpu" and torch.is_grad_enabled() and value.requires_grad:
+        mixed = attend_with_map(query, key, value)
+    else:
+        mixed = F.scaled_dot_product_attention(query, key, value)
     return mixed.transpose(1, 2).flatten(2)
+
+
+def attend_with_map(
+    query: Float[Tensor, "batch heads queries dim"],
+    key: Float[Tensor, "batch heads keys dim"],
+    value: Float[Tensor, "batch heads keys dim"],
+) -> Float[Tensor, "batch heads queries dim"]:
+    """Softmax attention by two products; the softmax itself is float32."""
+    logits = query @ key.mT * query.shape[-1] ** -0.5
+    return logits.float().softmax(dim=-1).to(value.dtype) @ value
 
 
 class SelfAttention(nn.Module):

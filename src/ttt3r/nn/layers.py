@@ -6,6 +6,7 @@ network means casting the weights of its `Linear` layers; no autocast context is
 """
 
 import platform
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -95,12 +96,28 @@ class Mlp(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Cut an image into square patches and project each one to a token."""
+    """Cut an image into square patches and project each one to a token.
 
-    def __init__(self, channels: int, dim: int, patch: int) -> None:
+    Args:
+        channels: of the image.
+        dim: of a token.
+        patch: side of a patch in pixels.
+        stem: channels of 3x3 convolutions that each halve the image before it is cut; a stem lets
+            small networks see across the edges of patches, and learn faster.
+    """
+
+    def __init__(self, channels: int, dim: int, patch: int, stem: Sequence[int] = ()) -> None:
         super().__init__()
+        for index, width in enumerate(stem):
+            convolution = Conv2d(channels, width, kernel_size=3, stride=2, padding=1)
+            self.add_module(f"stem{index}", convolution)
+            channels, patch = width, patch // 2
+        self.halvings = len(stem)
         self.proj = nn.Conv2d(channels, dim, kernel_size=patch, stride=patch)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [b, channels, H, W] to [b, (H / patch) * (W / patch), dim], row by row."""
-        return self.proj(x.to(self.proj.weight.dtype)).flatten(2).transpose(1, 2).float()
+        x = x.to(self.proj.weight.dtype)
+        for index in range(self.halvings):
+            x = F.gelu(self.get_submodule(f"stem{index}")(x))
+        return self.proj(x).flatten(2).transpose(1, 2).float()

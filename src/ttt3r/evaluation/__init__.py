@@ -1,0 +1,1 @@
+"""Errors of trajectories and depth, and what trivial answers score."""

@@ -1,0 +1,155 @@
+"""Turns geometry, materials and lights into linear light and exact depth."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ttt3r.scenes.solids import FAR, Geometry, Hits, Solids, blocked, trace
+from ttt3r.scenes.textures import Materials, albedo
+
+CPU_RAYS = 4096
+GPU_RAYS = 65536
+SMALL = 0.06
+
+
+@dataclass(frozen=True)
+class Lighting:
+    """Lights of a scene.
+
+    Attributes:
+        lights: positions in the world; the first casts shadows, the others only fill.
+        colour: of the lights.
+        direct: strength of the lights together.
+        ambient: strength of light from everywhere.
+        sky: what a ray sees that meets nothing.
+        falloff: how fast light fades with distance, 1 / metre.
+    """
+
+    lights: Float[Tensor, "lights 3"]
+    colour: Float[Tensor, "3"]
+    direct: float
+    ambient: float
+    sky: Float[Tensor, "3"]
+    falloff: float
+
+    def to(self, device: torch.device | str) -> "Lighting":
+        """Move to a device."""
+        moved = {name: getattr(self, name).to(device) for name in ("lights", "colour", "sky")}
+        return replace(self, **moved)
+
+
+def pixel_rays(
+    intrinsics: Float[Tensor, "3 3"], size: tuple[int, int]
+) -> Float[Tensor, "pixels 3"]:
+    """Camera rays through pixel centres, with z = 1."""
+    v, u = torch.meshgrid(
+        torch.arange(size[0], device=intrinsics.device, dtype=torch.float32),
+        torch.arange(size[1], device=intrinsics.device, dtype=torch.float32),
+        indexing="ij",
+    )
+    x = (u - intrinsics[0, 2]) / intrinsics[0, 0]
+    y = (v - intrinsics[1, 2]) / intrinsics[1, 1]
+    return torch.stack((x, y, torch.ones_like(x)), -1).flatten(0, 1)
+
+
+def keep(solids: Solids, wanted: Bool[Tensor, "frames solids"]) -> Solids:
+    """Only the wanted solids of each frame, padded to the largest count."""
+    count = int(wanted.sum(1).max()) if wanted.numel() else 0
+    order = wanted.int().argsort(dim=1, descending=True, stable=True)[:, :count]
+    frames = torch.arange(len(order), device=order.device)[:, None]
+    kept = solids.map(lambda x: x[frames, order])
+    return replace(kept, half=kept.half * wanted[frames, order][..., None])
+
+
+def in_view(
+    solids: Solids, poses: Float[Tensor, "frames 4 4"], spread: float
+) -> Bool[Tensor, "frames solids"]:
+    """Whether a solid's bounding ball reaches into the cone of tangent `spread` around the view."""
+    radius = torch.linalg.vector_norm(solids.half, dim=-1)
+    offset = solids.centre - poses[:, None, :3, 3]
+    along = (offset * poses[:, None, :3, 2]).sum(-1)
+    across = (offset.square().sum(-1) - along.square()).clamp(min=0).sqrt()
+    margin = radius * (1 + spread * spread) ** 0.5
+    return (across <= along.clamp(min=0) * spread + margin) & (along > -radius) & (radius > 0)
+
+
+def _culled(geometry: Geometry, choose) -> Geometry:
+    kinds = ("boxes", "balls", "tubes")
+    return replace(
+        geometry,
+        **{kind: keep(getattr(geometry, kind), choose(getattr(geometry, kind))) for kind in kinds},
+    )
+
+
+def shade(
+    hits: Hits,
+    point: Float[Tensor, "frames rays 3"],
+    view: Float[Tensor, "frames rays 3"],
+    colour: Float[Tensor, "frames rays 3"],
+    casters: Geometry,
+    lighting: Lighting,
+) -> Float[Tensor, "frames rays 3"]:
+    """Diffuse light of every lamp with a little gloss, shadows of the first, and light from all."""
+    facing = (hits.normal * view).sum(-1, keepdim=True) > 0
+    normal = torch.where(facing, -hits.normal, hits.normal)
+    total = lighting.ambient * (0.75 - 0.25 * normal[..., 1:2]) * colour
+    share = lighting.direct / len(lighting.lights)
+    for number, light in enumerate(lighting.lights):
+        towards = light - point
+        distance = torch.linalg.vector_norm(towards, dim=-1, keepdim=True)
+        cosine = ((normal * towards).sum(-1, keepdim=True) / distance).clamp(min=0)
+        bright = share * 1.6 * cosine / (1 + (lighting.falloff * distance).square() * 0.3)
+        if number == 0:
+            dark = blocked(casters, light.expand(len(point), 1, 3), point + 3e-3 * normal)
+            bright = bright * (1 - 0.85 * dark[..., None].float())
+        total = total + bright * colour * lighting.colour
+    return total
+
+
+def render(
+    geometry: Geometry,
+    materials: Materials,
+    lighting: Lighting,
+    volume: Tensor,
+    poses: Float[Tensor, "frames 4 4"],
+    intrinsics: Float[Tensor, "3 3"],
+    size: tuple[int, int],
+) -> tuple[Float[Tensor, "frames 3 h w"], Float[Tensor, "frames h w"], Bool[Tensor, "frames h w"]]:
+    """Light, depth (0 for nothing) and motion of each pixel; one ray through each centre."""
+    rays = pixel_rays(intrinsics, size)
+    spread = float(torch.linalg.vector_norm(rays[:, :2], dim=-1).max())
+    pixel = float(1 / intrinsics[0, 0])
+    cpu = poses.device.type == "cpu"
+    frame_step, ray_step = (1, CPU_RAYS) if cpu else (len(poses), GPU_RAYS)
+    outputs: list[list[tuple[Tensor, ...]]] = []
+    for first in range(0, len(poses), frame_step):
+        some = slice(first, first + frame_step)
+        pose, table = poses[some], materials.map(lambda x, some=some: x[some])
+        here = geometry.map(lambda x, some=some: x[some])
+        casters = _culled(here, lambda solids: solids.half.amax(-1) > SMALL)
+        here = _culled(here, lambda solids, pose=pose: in_view(solids, pose, spread))
+        row = []
+        for part in rays.split(ray_step):
+            direction = part @ pose[:, :3, :3].transpose(1, 2)
+            hits = trace(here, pose[:, None, :3, 3], direction)
+            length = torch.linalg.vector_norm(direction, dim=-1)
+            view = direction / length[..., None]
+            slant = (hits.normal * view).sum(-1).abs().clamp(min=0.15)
+            footprint = hits.t.clamp(max=1e3) * pixel / slant
+            colour, glow = albedo(table, hits.material, hits.local, hits.face, footprint, volume)
+            point = pose[:, None, :3, 3] + hits.t.clamp(max=1e3)[..., None] * direction
+            light = shade(hits, point, view, colour, casters, lighting)
+            light = light + glow[..., None] * colour
+            nothing = hits.t > FAR / 2
+            high = (1.1 + 0.5 * view[..., 1:2]).clamp(0.5, 1.1)
+            light = torch.where(nothing[..., None], lighting.sky * high, light)
+            row.append((light, torch.where(nothing, 0.0, hits.t), hits.moving > 0))
+        outputs.append([torch.cat(column, 1) for column in zip(*row, strict=True)])  # pyright: ignore
+    light, depth, moving = (torch.cat(column) for column in zip(*outputs, strict=True))
+    return (
+        light.movedim(-1, 1).unflatten(2, size),
+        depth.unflatten(1, size),
+        moving.unflatten(1, size),
+    )

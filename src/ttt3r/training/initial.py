@@ -1,0 +1,42 @@
+"""Weights before training."""
+
+import torch
+from torch import nn
+
+from ttt3r.models.cut3r import Cut3r
+from ttt3r.nn.blocks import ModulatedNorm
+
+
+@torch.no_grad()
+def initialise(model: Cut3r, seed: int) -> None:
+    """Fill a network with starting values.
+
+    Products keep their scale; the modulated normalisation starts as plain normalisation, and the
+    last layers of the heads start small, so that the first predictions are moderate everywhere.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear", generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            module.weight.normal_(std=0.02, generator=generator)
+    for name, parameter in model.named_parameters(recurse=True):
+        if name.endswith(("pose_token", "masked_token", "img_token", "ray_map_token", ".mem")):
+            parameter.normal_(std=0.02, generator=generator)
+    for module in model.modules():
+        if isinstance(module, ModulatedNorm):
+            nn.init.zeros_(module.mlp[1].weight)
+    head = model.downstream_head
+    for name, module in head.named_modules():
+        if name.endswith(("proj.fc2", "pose_head.mlp.fc2")):
+            module.weight.mul_(0.2)
+    head.pose_head.mlp.fc2.bias[3] = 1.0  # no rotation
+    for name, module in head.named_modules():
+        if name in ("proj", "cross_proj"):  # about 2.3 m straight ahead
+            module.fc2.bias.view(4, -1)[2] = 1.2
