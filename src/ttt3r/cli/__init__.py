@@ -20,6 +20,7 @@ from ttt3r.cli.info import InfoCommand
 from ttt3r.cli.messages import messages, print_error
 from ttt3r.cli.models import ModelsCommand
 from ttt3r.cli.run import RunCommand
+from ttt3r.cli.scene import SceneCommand
 from ttt3r.errors import Ttt3rError
 
 COMMANDS: dict[str, type[Command]] = {
@@ -28,6 +29,7 @@ COMMANDS: dict[str, type[Command]] = {
     "export": ExportCommand,
     "models": ModelsCommand,
     "convert": ConvertCommand,
+    "scene": SceneCommand,
     "doctor": DoctorCommand,
 }
 DESCRIPTION = """Reconstruct 3D from video: camera poses, depth and points while the frames arrive.

@@ -22,7 +22,8 @@ class ModelsCommand(Command):
                 where = "not needed (random)"
             else:
                 path = find_on_disk(spec)
-                where = "no" if path is None else str(path)
+                found = "in this package" if spec.packaged else str(path)
+                where = "no" if path is None else found
             rows.append((spec.name, spec.family, spec.licence, where, spec.origin_url))
         print_table(rows)
         print(f"\nWeights are looked for in {weights_folder()} (set TTT3R_WEIGHTS to change it).")

@@ -9,15 +9,17 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from ttt3r.errors import SettingError
-from ttt3r.scenes.effects import CameraEffects, photograph
+from ttt3r.scenes.effects import CameraEffects, photograph, settled_gain
 from ttt3r.scenes.layout import Builder, to_tensors
-from ttt3r.scenes.paths import camera_path
-from ttt3r.scenes.render import Lighting, pixel_rays, render
+from ttt3r.scenes.paths import STYLES, camera_path
+from ttt3r.scenes.render import Lighting, Rendering, pixel_rays, render
 from ttt3r.scenes.solids import trace
 from ttt3r.scenes.textures import NOISE_CELLS
 from ttt3r.scenes.worlds import WORLD_SHARES, WORLDS, Place, set_in_motion
 
 PATHS_TRIED = 3
+MOST_FRAMES = 1_000_000  # a path is held in memory as a whole
+LONGEST_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,12 @@ class SceneOptions:
 
     Attributes:
         world: one of `scenes.WORLDS`.
-        style: camera path, see `paths.camera_path`.
+        style: camera path, one of `paths.STYLES`.
         moving: share of scenes in which things move.
-        degrees: range of the horizontal field of view.
+        degrees: range of the field of view along the longer side of the image.
+
+    Raises:
+        SettingError: if a name is unknown or a number out of range.
     """
 
     world: str | None = None
@@ -66,18 +71,30 @@ class SceneOptions:
     moving: float = 0.2
     degrees: tuple[float, float] = (45.0, 100.0)
 
+    def __post_init__(self) -> None:
+        for what, value, known in (("world", self.world, WORLDS), ("style", self.style, STYLES)):
+            if value is not None and value not in known:
+                raise SettingError(f"unknown {what} {value!r}; choose from {', '.join(known)}")
+        if not 0 <= self.moving <= 1:
+            raise SettingError(f"moving is a share between 0 and 1, not {self.moving}")
+        if not 0 < self.degrees[0] <= self.degrees[1] < 180:
+            raise SettingError(f"degrees is a range between 0 and 180, not {self.degrees}")
+
 
 class Scene:
     """A furnished place with lights, a camera path and a camera; all of it follows from the seed.
 
+    Frames are the same for any number of threads. On a GPU they differ from those of a CPU by
+    rounding.
+
     Args:
         seed: any non-negative integer.
-        frames: length of the path.
+        frames: length of the path, at most a million.
         size: (height, width) of the images, multiples of 8.
         options: what it should be like.
 
     Raises:
-        SettingError: if the size or a name in the options is not allowed.
+        SettingError: if the seed, the length or the size is not allowed.
     """
 
     def __init__(
@@ -87,11 +104,8 @@ class Scene:
         size: tuple[int, int] = (144, 192),
         options: SceneOptions | None = None,
     ) -> None:
+        _check(seed, frames, size)
         options = options or SceneOptions()
-        if frames < 1 or min(size) < 8 or size[0] % 8 or size[1] % 8:
-            raise SettingError("a clip needs at least one frame, and sides that are multiples of 8")
-        if options.world is not None and options.world not in WORLDS:
-            raise SettingError(f"unknown world {options.world!r}; choose from {', '.join(WORLDS)}")
         self.seed, self.size, self.options = seed, size, options
         b = self.builder = Builder(np.random.default_rng([seed, 0x7773]))
         shares = list(WORLD_SHARES.values())
@@ -110,6 +124,7 @@ class Scene:
         self.poses = max(paths, key=self._content)
         self.volume = torch.from_numpy(b.random.random((NOISE_CELLS,) * 3, np.float32))
         self.effects = self._effects(frames)
+        self._gain: float | None = None  # known once frame 0 was rendered
 
     def _content(self, poses: np.ndarray) -> float:
         """How much there is to see along a path: surfaces met by a coarse grid of rays.
@@ -140,61 +155,82 @@ class Scene:
 
     def _effects(self, frames: int) -> CameraEffects:
         b = self.builder
-        drift = np.cumsum(b.random.normal(size=frames)) * b.uniform(0, 0.02)
+        drift = np.cumsum(b.random.normal(size=frames)) * b.uniform(0.0, 0.02)
         exposure = np.exp(np.clip(drift, -0.5, 0.5) + b.uniform(-0.35, 0.35))
         return CameraEffects(
             exposure=torch.from_numpy(exposure).float(),
             balance=torch.from_numpy(np.exp(b.random.normal(size=3) * 0.06)).float(),
             blur=b.uniform(0.3, 0.7) if b.chance(0.7) else b.uniform(0.7, 1.2),
-            noise=b.uniform(0, 0.015) if b.chance(0.7) else b.uniform(0.015, 0.05),
-            jpeg=b.uniform(0, 0.7) if b.chance(0.7) else 0.0,
+            noise=b.uniform(0.0, 0.015) if b.chance(0.7) else b.uniform(0.015, 0.05),
+            jpeg=b.uniform(0.0, 0.7) if b.chance(0.7) else 0.0,
         )
 
     def __len__(self) -> int:
         return len(self.poses)
 
+    def pose(self, frame: int) -> Float[Tensor, "4 4"]:
+        """World from camera of one frame, in float64."""
+        return torch.from_numpy(self.poses[frame])
+
     def frames(self, start: int, stop: int, device: torch.device | str = "cpu") -> Clip:
-        """Render frames `start` to `stop`; a frame is the same whichever others are rendered."""
-        times = np.arange(start, min(stop, len(self)), dtype=np.float64)
-        geometry, materials = to_tensors(self.builder, times)
+        """Render frames `start` to `stop`; a frame is the same whichever others are rendered.
+
+        Args:
+            start: first frame.
+            stop: frame after the last; the path may end before it.
+            device: where to compute; the result is on the CPU.
+
+        Raises:
+            SettingError: if there is no such frame.
+        """
+        stop = min(stop, len(self))
+        if not 0 <= start < stop:
+            raise SettingError(f"no frames {start} to {stop}: the clip has {len(self)} frames")
+        rendering = self._render(start, stop, device)
+        if self._gain is None:
+            first = rendering if start == 0 else self._render(0, 1, device)
+            self._gain = settled_gain(first.light[0])
+        image = self._photographs(rendering.light, start, self._gain)
         poses = torch.from_numpy(self.poses[start:stop]).float()
-        move = lambda x: x.to(device)  # noqa: E731
-        light, depth, moving = render(
-            geometry.map(move),
-            materials.map(move),
+        intrinsics = self.intrinsics.expand(len(poses), 3, 3).clone()
+        return Clip(image, rendering.depth.cpu(), poses, intrinsics, rendering.moving.cpu())
+
+    def _render(self, start: int, stop: int, device: torch.device | str) -> Rendering:
+        geometry, materials = to_tensors(self.builder, np.arange(start, stop, dtype=np.float64))
+        return render(
+            geometry.map(lambda x: x.to(device)),
+            materials.map(lambda x: x.to(device)),
             self.lighting.to(device),
             self.volume.to(device),
-            poses.to(device),
+            torch.from_numpy(self.poses[start:stop]).float().to(device),
             self.intrinsics.to(device),
             self.size,
         )
-        gain = self._gain(light)
-        images = []
-        for i, time in enumerate(times):
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(time))
-            one = slice(int(time), int(time) + 1)
-            effects = CameraEffects(
-                (self.effects.exposure[one] * gain).to(device),
-                self.effects.balance.to(device),
-                self.effects.blur,
-                self.effects.noise,
-                self.effects.jpeg,
-            )
-            images.append(photograph(light[i : i + 1], effects, generator)[0])
-        image = (torch.stack(images).movedim(1, -1) * 255).round().to(torch.uint8)
-        intrinsics = self.intrinsics.expand(len(poses), 3, 3).clone()
-        return Clip(image.cpu(), depth.cpu(), poses, intrinsics, moving.cpu())
 
-    def _gain(self, light: Tensor) -> float:
-        """Exposure that the camera settles on: mid grey over the first frame it sees."""
-        if not hasattr(self, "_settled"):
-            self._settled = float(0.25 / light[0].clamp(max=2).mean().clamp(min=1e-3))
-        return self._settled
+    def _photographs(
+        self, light: Float[Tensor, "frames 3 height width"], start: int, gain: float
+    ) -> UInt8[Tensor, "frames height width 3"]:
+        images = []
+        for number in range(start, start + len(light)):
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
+            effects = self.effects.at(number, gain).to(light.device)
+            images.append(photograph(light[number - start, None], effects, generator)[0])
+        return (torch.stack(images).movedim(1, -1) * 255).round().to(torch.uint8).cpu()
 
     def chunks(self, frames: int = 8, device: torch.device | str = "cpu") -> Iterator[Clip]:
         """Render the whole path, a few frames at a time."""
         for start in range(0, len(self), frames):
             yield self.frames(start, start + frames, device)
+
+
+def _check(seed: int, frames: int, size: tuple[int, int]) -> None:
+    if seed < 0:
+        raise SettingError(f"the seed must not be negative, unlike {seed}")
+    if not 1 <= frames <= MOST_FRAMES:
+        raise SettingError(f"a clip has 1 to {MOST_FRAMES} frames, not {frames}")
+    if any(side % 8 or not 8 <= side <= LONGEST_SIDE for side in size):
+        shape = f"{size[1]}x{size[0]}"
+        raise SettingError(f"sides of images are multiples of 8 up to {LONGEST_SIDE}, not {shape}")
 
 
 def make_clip(

@@ -1,6 +1,8 @@
 """What a camera does to light: exposure, blur, noise and compression, in plain torch."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from torch import Tensor
 
 # The usual quantisation tables grow with frequency about like this.
 JPEG_BASE, JPEG_SLOPE = 10.0, 9.0
+MID_GREY = 0.25  # linear light
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,35 @@ class CameraEffects:
     noise: float
     jpeg: float
 
+    def at(self, frame: int, gain: float) -> "CameraEffects":
+        """Settings for one frame alone, with `gain` as a further factor on its light."""
+        return replace(self, exposure=self.exposure[frame : frame + 1] * gain)
+
+    def to(self, device: torch.device | str) -> "CameraEffects":
+        """Move to a device."""
+        moved = {name: getattr(self, name).to(device) for name in ("exposure", "balance")}
+        return replace(self, **moved)
+
+
+def settled_gain(light: Float[Tensor, "3 h w"]) -> float:
+    """Factor that makes the mean of a frame's light mid grey, as automatic exposure does."""
+    with _one_thread():  # the last bits of a sum depend on how many threads share it
+        mean = light.clamp(max=2).mean()
+    return float(MID_GREY / mean.clamp(min=1e-3))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
 
 def blurred(image: Float[Tensor, "frames 3 h w"], sigma: float) -> Float[Tensor, "frames 3 h w"]:
-    """Gaussian blur over five pixels each way."""
+    """Gaussian blur over five pixels along rows and columns; none if `sigma` is below 0.05."""
     if sigma < 0.05:
         return image
     taps = torch.exp(-(torch.arange(-2, 3, device=image.device) ** 2) / (2 * sigma**2))
@@ -49,7 +78,9 @@ def cosine_basis(device: torch.device) -> Float[Tensor, "8 8"]:
     return basis
 
 
-def compressed(image: Float[Tensor, "frames 3 h w"], strength: float) -> Tensor:
+def compressed(
+    image: Float[Tensor, "frames 3 h w"], strength: float
+) -> Float[Tensor, "frames 3 h w"]:
     """Round the coefficients of 8x8 blocks, as JPEG does; sides must be multiples of 8."""
     if strength <= 0:
         return image
@@ -69,7 +100,13 @@ def compressed(image: Float[Tensor, "frames 3 h w"], strength: float) -> Tensor:
 def photograph(
     light: Float[Tensor, "frames 3 h w"], effects: CameraEffects, generator: torch.Generator
 ) -> Float[Tensor, "frames 3 h w"]:
-    """Turn linear light into images in [0, 1]."""
+    """Turn linear light into images in [0, 1].
+
+    Args:
+        light: 0 is black, about 1 white.
+        effects: settings, with the exposure of each of these frames.
+        generator: source of the noise, on the CPU.
+    """
     image = light * effects.exposure[:, None, None, None] * effects.balance[:, None, None]
     image = (image / (1 + 0.15 * image)).clamp(0, 1)  # a soft shoulder, then the usual gamma
     image = blurred(image, effects.blur) ** (1 / 2.2)

@@ -29,11 +29,10 @@ class Placement:
     x: float
     z: float
     yaw: float = 0.0
-    floor: float = 0.0
 
     def world(self, at: Vector) -> np.ndarray:
-        """Move a point of the piece (y is height above its floor) into the scene."""
-        return turned(self.yaw) @ np.array([at[0], -at[1], at[2]]) + [self.x, -self.floor, self.z]
+        """Move a point of the piece (y is height above the floor) into the scene."""
+        return turned(self.yaw) @ np.array([at[0], -at[1], at[2]]) + [self.x, 0.0, self.z]
 
 
 @dataclass
@@ -42,6 +41,17 @@ class Item:
 
     A solid that moves swings by the vector `sway` to either side of `centre` and back within
     `period` frames, and turns by as much as `turn` radians meanwhile.
+
+    Attributes:
+        kind: its shape.
+        centre: where it is, or the middle of its motion.
+        half: half the extent along each of its own axes.
+        yaw: radians by which it is turned about the vertical.
+        material: row of the material table.
+        sway: amplitude of its motion; None for a solid at rest.
+        turn: amplitude of its turning, radians; only for a solid that moves.
+        period: frames from one swing to the next.
+        phase: where in the swing it starts, radians.
     """
 
     kind: Kind
@@ -88,7 +98,7 @@ class Builder:
         value = float(np.exp(self.uniform(*np.log(bright))))
         warm = np.array([1.0, self.uniform(0.6, 0.9), self.uniform(0.25, 0.75)])
         hue = warm if self.chance(0.55) else self.random.random(3)
-        share = self.uniform(0, saturation) if self.chance(0.75) else self.uniform(0.3, 0.95)
+        share = self.uniform(0.0, saturation) if self.chance(0.75) else self.uniform(0.3, 0.95)
         return value * (1 - share + share * hue / hue.max())
 
     def paint(
@@ -99,7 +109,18 @@ class Builder:
         contrast: float | None = None,
         glow: float = 0.0,
     ) -> int:
-        """Add a material; what is not given is drawn at random. Returns its row."""
+        """Add a material; what is not given is drawn at random.
+
+        Args:
+            pattern: one of `textures.PATTERN_NAMES`.
+            scale: cells per metre.
+            colour: linear RGB.
+            contrast: of the pattern, 0 to 1.
+            glow: light that it gives off itself, 0 to 1.
+
+        Returns:
+            Its row in the material table.
+        """
         names = ("plain", "mottled", "planks", "speckle", "tiles", "print", "picture", "stripes")
         weights = np.array([0.42, 0.14, 0.14, 0.1, 0.05, 0.05, 0.05, 0.05])
         pattern = str(self.random.choice(names, p=weights)) if pattern is None else pattern
@@ -158,7 +179,8 @@ def clutter(
         x, z = b.uniform(-width / 2, width / 2), b.uniform(-depth / 2, depth / 2)
         s, t = b.uniform(0.05, 0.3), b.uniform(0.04, 0.35)
         material = b.paint()
-        here = Placement(*place.world((x, 0.0, z))[[0, 2]], place.yaw + b.uniform(-1, 1))
+        spot = place.world((x, 0.0, z))
+        here = Placement(float(spot[0]), float(spot[2]), place.yaw + b.uniform(-1.0, 1.0))
         choice = b.random.random()
         if choice < 0.6:
             b.box(here, (0.0, high + t / 2, 0.0), (s, t, s * b.uniform(0.3, 1.2)), material)
@@ -192,7 +214,7 @@ def shelf(b: Builder, place: Placement) -> None:
             filled = b.uniform(0.3, 0.95) * width
             tall = b.uniform(0.5, 0.85) * high / count
             left = (filled - width) / 2
-            books = b.paint("stripes" if b.chance(0.6) else None, scale=b.uniform(8, 20))
+            books = b.paint("stripes" if b.chance(0.6) else None, scale=b.uniform(8.0, 20.0))
             b.box(place, (left, y + tall / 2, 0.0), (filled, tall, depth * 0.8), books)
 
 
@@ -231,13 +253,15 @@ def plant(b: Builder, place: Placement) -> None:
     """A plant in a pot."""
     pot, leaf = (
         b.paint(),
-        b.paint("mottled", scale=b.uniform(6, 14), colour=b.random.random(3) * (0.2, 0.4, 0.15)),
+        b.paint(
+            "mottled", scale=b.uniform(6.0, 14.0), colour=b.random.random(3) * (0.2, 0.4, 0.15)
+        ),
     )
     high = b.uniform(0.2, 1.2)
     b.add("tube", place, (0.0, 0.15, 0.0), (0.3, 0.3, 0.3), pot)
     b.add("tube", place, (0.0, 0.3 + high / 4, 0.0), (0.04, high / 2, 0.04), leaf)
     for _ in range(int(b.random.integers(2, 5))):
-        at = (b.uniform(-0.15, 0.15), 0.3 + high * b.uniform(0.4, 1), b.uniform(-0.15, 0.15))
+        at = (b.uniform(-0.15, 0.15), 0.3 + high * b.uniform(0.4, 1.0), b.uniform(-0.15, 0.15))
         b.add(
             "ball",
             place,
@@ -274,7 +298,7 @@ def on_wall(b: Builder, place: Placement, ceiling: float) -> None:
         y = b.uniform(1.2, min(1.8, ceiling - h / 2 - 0.1))
         frame = b.paint("plain")
         kind = str(b.random.choice(("picture", "print", "mottled")))
-        picture = b.paint(kind, scale=b.uniform(2, 8))
+        picture = b.paint(kind, scale=b.uniform(2.0, 8.0))
         b.box(place, (0.0, y, 0.0), (w + 0.06, h + 0.06, 0.03), frame)
         b.box(place, (0.0, y, -0.01), (w, h, 0.03), picture)
     elif choice < 0.65:
@@ -291,7 +315,7 @@ def on_wall(b: Builder, place: Placement, ceiling: float) -> None:
         b.box(place, (0.0, 1.0, -0.02), (0.85, 2.0, 0.05), leaf)
         b.add("ball", place, (0.35, 1.0, -0.07), (0.06, 0.06, 0.06), b.paint("plain"))
     else:
-        cloth = b.paint("stripes", scale=b.uniform(4, 9), contrast=0.5)
+        cloth = b.paint("stripes", scale=b.uniform(4.0, 9.0), contrast=0.5)
         b.box(place, (0.0, ceiling / 2, -0.03), (b.uniform(0.4, 1.0), ceiling * 0.9, 0.1), cloth)
 
 
@@ -300,45 +324,54 @@ PIECES = (table, table, chair, shelf, cabinet, sofa, plant, lamp, stack)
 
 def to_tensors(builder: Builder, times: np.ndarray) -> tuple[Geometry, Materials]:
     """The finished scene at each of `times` (frames since the start)."""
-    frames = len(times)
-
-    def solids(kind: Kind, pad: int) -> Solids:
-        chosen = [item for item in builder.items if item.kind == kind]
-        centre = np.zeros((frames, max(len(chosen), pad), 3), np.float32)
-        half, turn = np.zeros_like(centre), np.zeros((*centre.shape[:2], 2), np.float32)
-        material, moving = (
-            np.zeros(centre.shape[:2], np.int64),
-            np.zeros(centre.shape[:2], np.int64),
-        )
-        for i, item in enumerate(chosen):
-            swing = np.sin(2 * np.pi * times / item.period + item.phase)
-            sway = np.zeros(3) if item.sway is None else item.sway
-            centre[:, i] = item.centre + swing[:, None] * sway
-            half[:, i], material[:, i] = item.half, item.material
-            moving[:, i] = item.sway is not None
-            angle = item.yaw + item.turn * swing * (item.sway is not None)
-            turn[:, i] = np.stack((np.cos(angle), np.sin(angle)), 1)
-        return Solids(*map(torch.from_numpy, (centre, half, turn, material, moving)))
-
+    # Boxes are padded to one solid, so that there is always something to choose from.
+    boxes = _solids([item for item in builder.items if item.kind == "box"], times, least=1)
+    balls, tubes, rooms = (
+        _solids([item for item in builder.items if item.kind == kind], times)
+        for kind in ("ball", "tube", "room")
+    )
+    geometry = Geometry(boxes, balls, tubes, rooms, _ground(builder, len(times)))
     columns = zip(*builder.materials, strict=True)
     rows = [
         np.array(column, np.int64 if i == 0 else np.float32) for i, column in enumerate(columns)
     ]
-    materials = Materials(*(torch.from_numpy(row).expand(frames, *row.shape) for row in rows))
+    materials = Materials(*(_repeated(row, len(times)) for row in rows))
+    return geometry, materials
+
+
+def _solids(items: list[Item], times: np.ndarray, least: int = 0) -> Solids:
+    centre = np.zeros((len(times), max(len(items), least), 3), np.float32)
+    half, turn = np.zeros_like(centre), np.zeros((*centre.shape[:2], 2), np.float32)
+    material, moving = np.zeros((2, *centre.shape[:2]), np.int64)
+    for i, item in enumerate(items):
+        swing = np.sin(2 * np.pi * times / item.period + item.phase)
+        sway = np.zeros(3) if item.sway is None else item.sway
+        centre[:, i] = item.centre + swing[:, None] * sway
+        half[:, i], material[:, i] = item.half, item.material
+        moving[:, i] = item.sway is not None
+        angle = item.yaw + item.turn * swing * (item.sway is not None)
+        turn[:, i] = np.stack((np.cos(angle), np.sin(angle)), 1)
+    centre, half, turn, material, moving = map(
+        torch.from_numpy, (centre, half, turn, material, moving)
+    )
+    return Solids(centre, half, turn, material, moving)
+
+
+def _ground(builder: Builder, frames: int) -> Ground:
     wave, amplitude, phase, material = builder.ground or (
         np.zeros((1, 2)),
         np.zeros(1),
         np.zeros(1),
         -1,
     )
-    ground = Ground(
-        *(
-            torch.from_numpy(v.astype(np.float32)).expand(frames, *v.shape)
-            for v in (wave, amplitude, phase)
-        ),
+    return Ground(
+        _repeated(wave.astype(np.float32), frames),
+        _repeated(amplitude.astype(np.float32), frames),
+        _repeated(phase.astype(np.float32), frames),
         torch.full((frames,), material),
     )
-    geometry = Geometry(
-        solids("box", 1), solids("ball", 0), solids("tube", 0), solids("room", 0), ground
-    )
-    return geometry, materials
+
+
+def _repeated(values: np.ndarray, frames: int) -> torch.Tensor:
+    """The same values in each frame of a batch."""
+    return torch.from_numpy(values).expand(frames, *values.shape)

@@ -1,6 +1,8 @@
 """Where the camera goes: held in a hand, walking, orbiting, panning and driving.
 
-Paths are smooth and periodic, so that a long enough stream comes back to earlier places.
+Positions follow smooth closed curves, so that a long enough stream comes back to earlier places.
+Directions are as smooth, with two exceptions: whoever walks turns on the spot where the walk stops
+at the border of the place, and whoever drives looks 3 degrees aside once per period.
 """
 
 from collections.abc import Sequence
@@ -11,7 +13,12 @@ from jaxtyping import Float
 from ttt3r.scenes.layout import Builder, Item, turned
 from ttt3r.scenes.worlds import Place
 
+STYLES = ("hand", "walk", "orbit", "pan", "drive")
+INDOORS = ("hand", "hand", "walk", "orbit", "pan")  # drawn from; those named twice come more often
+OUTDOORS = ("drive", "drive", "walk", "hand", "pan")
 CLEARANCE = 0.25
+ATTEMPTS = 60
+ON_THE_SPOT = 40
 Poses = Float[np.ndarray, "frames 4 4"]
 
 
@@ -58,7 +65,7 @@ def _positions(b: Builder, place: Place, style: str, phase: np.ndarray, size: fl
         return track
     if style == "orbit":
         radius = size * b.uniform(0.5, 1.0) * np.minimum(reach[0], reach[2])
-        angle = 2 * np.pi * phase + b.uniform(0, 6.28)
+        angle = 2 * np.pi * phase + b.uniform(0.0, 6.28)
         circle = np.stack((np.cos(angle), np.zeros_like(angle), np.sin(angle)), 1)
         centre = np.array([middle[0], anchor[1], middle[2]])
         return centre + radius * circle + 0.1 * wave
@@ -74,7 +81,7 @@ def _directions(
     pitch = b.uniform(-0.05, 0.35) + 0.15 * wave[:, 1]
     if style == "pan":
         turns = 2 * np.pi * phase if b.chance(0.5) else b.uniform(0.4, 1.5) * wave[:, 0]
-        return heading(turns + b.uniform(0, 6.28), pitch)
+        return heading(turns + b.uniform(0.0, 6.28), pitch)
     if style in ("walk", "drive"):
         step = np.gradient(position, axis=0)
         step = step + np.roll(step, 3, 0) + np.roll(step, -3, 0)  # periodic, so rolling is right
@@ -87,14 +94,14 @@ def _directions(
         target = np.array([middle[0], -b.uniform(0.3, 1.0), middle[1]]) + 0.2 * wave
         outwards = b.chance(0.35)
         return (position - target) * (1.0, 0.3, 1.0) if outwards else target - position
-    yaw = b.uniform(0, 6.28)
-    target = position.mean(0) + b.uniform(1.5, 4) * np.array([np.sin(yaw), 0.0, np.cos(yaw)])
+    yaw = b.uniform(0.0, 6.28)
+    target = position.mean(0) + b.uniform(1.5, 4.0) * np.array([np.sin(yaw), 0.0, np.cos(yaw)])
     target[1] = -b.uniform(0.3, 1.4)
     return target + 0.5 * wave - position
 
 
 def free(items: Sequence[Item], points: np.ndarray) -> bool:
-    """Whether all points [n, 3] keep clear of all solids."""
+    """Whether all points [n, 3] keep clear of all solids, wherever those swing; rooms are empty."""
     for item in items:
         if item.kind == "room":
             continue
@@ -105,7 +112,24 @@ def free(items: Sequence[Item], points: np.ndarray) -> bool:
     return True
 
 
-STYLES = ("hand", "hand", "walk", "orbit", "pan")
+def _clear_positions(
+    b: Builder, place: Place, style: str, phase: np.ndarray
+) -> tuple[str, np.ndarray]:
+    """Draw positions until they keep clear of solids, on ever smaller curves.
+
+    Returns:
+        The style, which becomes "pan" if there is little room, and the positions [n, 3]. Where
+        even that does not help, they are the last ones drawn.
+    """
+    size, position = 1.0, np.zeros((len(phase), 3))
+    for attempt in range(ATTEMPTS):
+        position = _positions(b, place, style, phase, size)
+        if free(b.items, position[::3]):
+            break
+        size *= 0.95
+        if attempt == ON_THE_SPOT:
+            style = "pan"
+    return style, position
 
 
 def camera_path(b: Builder, place: Place, frames: int, style: str | None = None) -> Poses:
@@ -115,21 +139,12 @@ def camera_path(b: Builder, place: Place, frames: int, style: str | None = None)
         b: the scene, whose solids are avoided.
         place: where cameras may stand.
         frames: number of poses.
-        style: "hand", "walk", "orbit", "pan" or "drive"; None draws one.
+        style: one of `STYLES`; None draws one.
     """
     if style is None:
-        outdoors = ("drive", "drive", "walk", "hand", "pan")
-        style = str(b.random.choice(outdoors if place.outdoors else STYLES))
+        style = str(b.random.choice(OUTDOORS if place.outdoors else INDOORS))
     fine = np.linspace(0, 1, 721)
-    size, state = 1.0, b.random.bit_generator.state
-    for attempt in range(60):
-        position = _positions(b, place, style, fine, size)
-        if free(b.items, position[::3]):
-            break
-        size *= 0.95
-        if attempt == 40:
-            style = "pan"
-    del state
+    style, position = _clear_positions(b, place, style, fine)
     forward = _directions(b, place, style, fine, position)
     length = np.linalg.norm(np.diff(position, axis=0), axis=1).sum()
     unit = forward / np.linalg.norm(forward, axis=1, keepdims=True)
@@ -137,13 +152,13 @@ def camera_path(b: Builder, place: Place, frames: int, style: str | None = None)
     speed = np.exp(b.uniform(*np.log((0.2, 1.2) if style == "drive" else (0.012, 0.12))))
     # Frames per period: no step longer than the speed, no turn faster than about 6 degrees.
     period = max(length / speed, turn / np.exp(b.uniform(*np.log((0.015, 0.1)))), 24.0)
-    phase = np.remainder(b.uniform(0, 1) + np.arange(frames) / period, 1.0)
+    phase = np.remainder(b.uniform(0.0, 1.0) + np.arange(frames) / period, 1.0)
 
     def sample(track: np.ndarray) -> np.ndarray:
         return np.stack([np.interp(phase, fine, track[:, i]) for i in range(3)], 1)
 
-    shake = b.uniform(0, 0.004) * b.random.normal(size=(frames, 3))
+    shake = b.uniform(0.0, 0.004) * b.random.normal(size=(frames, 3))
     roll = b.uniform(-0.08, 0.08) + 0.03 * np.sin(2 * np.pi * phase * 2) + 0.3 * shake[:, 0]
-    bob = b.uniform(0, 0.03) * np.sin(np.arange(frames) * b.uniform(0.2, 0.6))
+    bob = b.uniform(0.0, 0.03) * np.sin(np.arange(frames) * b.uniform(0.2, 0.6))
     bob = bob * (style == "walk")
     return look(sample(position) + shake + bob[:, None] * (0, 1, 0), sample(unit) + shake, roll)

@@ -1,6 +1,8 @@
 """Turns geometry, materials and lights into linear light and exact depth."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,7 +13,7 @@ from ttt3r.scenes.textures import Materials, albedo
 
 CPU_RAYS = 4096
 GPU_RAYS = 65536
-SMALL = 0.06
+SMALL = 0.06  # half the extent, metres, up to which a solid casts no shadow
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,15 @@ def in_view(
     return (across <= along.clamp(min=0) * spread + margin) & (along > -radius) & (radius > 0)
 
 
-def _culled(geometry: Geometry, choose) -> Geometry:
-    kinds = ("boxes", "balls", "tubes")
+def _culled(
+    geometry: Geometry, choose: Callable[[Solids], Bool[Tensor, "frames solids"]]
+) -> Geometry:
+    """Only the solids that `choose` wants; rooms and ground stay."""
     return replace(
         geometry,
-        **{kind: keep(getattr(geometry, kind), choose(getattr(geometry, kind))) for kind in kinds},
+        boxes=keep(geometry.boxes, choose(geometry.boxes)),
+        balls=keep(geometry.balls, choose(geometry.balls)),
+        tubes=keep(geometry.tubes, choose(geometry.tubes)),
     )
 
 
@@ -91,7 +97,16 @@ def shade(
     casters: Geometry,
     lighting: Lighting,
 ) -> Float[Tensor, "frames rays 3"]:
-    """Diffuse light of every lamp with a little gloss, shadows of the first, and light from all."""
+    """Diffuse light: of every lamp, with shadows of the first, and from all around.
+
+    Args:
+        hits: what the rays met.
+        point: where.
+        view: unit directions of the rays.
+        colour: of the surfaces.
+        casters: solids that cast shadows.
+        lighting: the lights.
+    """
     facing = (hits.normal * view).sum(-1, keepdim=True) > 0
     normal = torch.where(facing, -hits.normal, hits.normal)
     total = lighting.ambient * (0.75 - 0.25 * normal[..., 1:2]) * colour
@@ -108,48 +123,107 @@ def shade(
     return total
 
 
+@dataclass(frozen=True)
+class Rendering:
+    """What the pixels of some frames see.
+
+    Attributes:
+        light: linear RGB.
+        depth: z in the camera's frame, metres; 0 where there is nothing.
+        moving: whether it moves in the world.
+    """
+
+    light: Float[Tensor, "frames 3 h w"]
+    depth: Float[Tensor, "frames h w"]
+    moving: Bool[Tensor, "frames h w"]
+
+
 def render(
     geometry: Geometry,
     materials: Materials,
     lighting: Lighting,
-    volume: Tensor,
+    volume: Float[Tensor, "cells cells cells"],
     poses: Float[Tensor, "frames 4 4"],
     intrinsics: Float[Tensor, "3 3"],
     size: tuple[int, int],
-) -> tuple[Float[Tensor, "frames 3 h w"], Float[Tensor, "frames h w"], Bool[Tensor, "frames h w"]]:
-    """Light, depth (0 for nothing) and motion of each pixel; one ray through each centre."""
+    *,
+    frames_at_once: int | None = None,
+    rays_at_once: int | None = None,
+) -> Rendering:
+    """Follow one ray through each pixel's centre.
+
+    Args:
+        geometry: solids of each frame.
+        materials: materials of each frame.
+        lighting: lights of all frames.
+        volume: a periodic cube of random numbers in [0, 1], for textures.
+        poses: world from camera.
+        intrinsics: of all frames.
+        size: (height, width).
+        frames_at_once: how many are computed together; by default one on a CPU, all on a GPU.
+        rays_at_once: how many per frame are; by default as many as are fast.
+    """
+    cpu = poses.device.type == "cpu"
+    frame_step = frames_at_once or (1 if cpu else len(poses))
+    ray_step = rays_at_once or (CPU_RAYS if cpu else GPU_RAYS)
     rays = pixel_rays(intrinsics, size)
     spread = float(torch.linalg.vector_norm(rays[:, :2], dim=-1).max())
     pixel = float(1 / intrinsics[0, 0])
-    cpu = poses.device.type == "cpu"
-    frame_step, ray_step = (1, CPU_RAYS) if cpu else (len(poses), GPU_RAYS)
-    outputs: list[list[tuple[Tensor, ...]]] = []
+    outputs: list[_Seen] = []
     for first in range(0, len(poses), frame_step):
         some = slice(first, first + frame_step)
         pose, table = poses[some], materials.map(lambda x, some=some: x[some])
         here = geometry.map(lambda x, some=some: x[some])
         casters = _culled(here, lambda solids: solids.half.amax(-1) > SMALL)
         here = _culled(here, lambda solids, pose=pose: in_view(solids, pose, spread))
-        row = []
-        for part in rays.split(ray_step):
-            direction = part @ pose[:, :3, :3].transpose(1, 2)
-            hits = trace(here, pose[:, None, :3, 3], direction)
-            length = torch.linalg.vector_norm(direction, dim=-1)
-            view = direction / length[..., None]
-            slant = (hits.normal * view).sum(-1).abs().clamp(min=0.15)
-            footprint = hits.t.clamp(max=1e3) * pixel / slant
-            colour, glow = albedo(table, hits.material, hits.local, hits.face, footprint, volume)
-            point = pose[:, None, :3, 3] + hits.t.clamp(max=1e3)[..., None] * direction
-            light = shade(hits, point, view, colour, casters, lighting)
-            light = light + glow[..., None] * colour
-            nothing = hits.t > FAR / 2
-            high = (1.1 + 0.5 * view[..., 1:2]).clamp(0.5, 1.1)
-            light = torch.where(nothing[..., None], lighting.sky * high, light)
-            row.append((light, torch.where(nothing, 0.0, hits.t), hits.moving > 0))
-        outputs.append([torch.cat(column, 1) for column in zip(*row, strict=True)])  # pyright: ignore
-    light, depth, moving = (torch.cat(column) for column in zip(*outputs, strict=True))
-    return (
+        row = [
+            _look(here, casters, table, lighting, volume, pose, part, pixel)
+            for part in rays.split(ray_step)
+        ]
+        outputs.append(_joined(row, 1))
+    light, depth, moving = _joined(outputs, 0)
+    return Rendering(
         light.movedim(-1, 1).unflatten(2, size),
         depth.unflatten(1, size),
         moving.unflatten(1, size),
     )
+
+
+class _Seen(NamedTuple):
+    """Light [frames, rays, 3], depth and motion [frames, rays]."""
+
+    light: Tensor
+    depth: Tensor
+    moving: Tensor
+
+
+def _joined(parts: list[_Seen], dim: int) -> _Seen:
+    light, depth, moving = (torch.cat(column, dim) for column in zip(*parts, strict=True))
+    return _Seen(light, depth, moving)
+
+
+def _look(
+    geometry: Geometry,
+    casters: Geometry,
+    materials: Materials,
+    lighting: Lighting,
+    volume: Float[Tensor, "cells cells cells"],
+    pose: Float[Tensor, "frames 4 4"],
+    rays: Float[Tensor, "rays 3"],
+    pixel: float,
+) -> _Seen:
+    """Follow some of the camera's rays; `pixel` is the width of one at distance 1."""
+    direction = rays @ pose[:, :3, :3].transpose(1, 2)
+    hits = trace(geometry, pose[:, None, :3, 3], direction)
+    length = torch.linalg.vector_norm(direction, dim=-1)
+    view = direction / length[..., None]
+    slant = (hits.normal * view).sum(-1).abs().clamp(min=0.15)
+    footprint = hits.t.clamp(max=1e3) * pixel / slant
+    colour, glow = albedo(materials, hits.material, hits.local, hits.face, footprint, volume)
+    point = pose[:, None, :3, 3] + hits.t.clamp(max=1e3)[..., None] * direction
+    light = shade(hits, point, view, colour, casters, lighting)
+    light = light + glow[..., None] * colour
+    nothing = hits.t > FAR / 2
+    high = (1.1 + 0.5 * view[..., 1:2]).clamp(0.5, 1.1)
+    light = torch.where(nothing[..., None], lighting.sky * high, light)
+    return _Seen(light, torch.where(nothing, 0.0, hits.t), hits.moving > 0)

@@ -1,10 +1,14 @@
 """Where rays meet boxes, ellipsoids, upright cylinders, the walls of a room and the ground.
 
-Rays are `origin + t · direction` with directions of any length: with directions whose camera z is 1,
-t is the depth. The leading axis of everything is a batch of frames, each with solids of its own, so
-that moving solids and mixed scenes need nothing special. Lengths are metres, y points down.
+Rays are `origin + t · direction` with directions of any length: with directions whose camera z is
+1, t is the depth. The leading axis of everything is a batch of frames, each with solids of its own,
+so that moving solids and mixed scenes need nothing special. Lengths are metres, y points down.
+
+Boxes, balls and tubes are met from outside only: a ray that starts within one passes through it.
+Rooms are met from inside only.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -33,7 +37,7 @@ class Solids:
     material: Int[Tensor, "frames solids"]
     moving: Int[Tensor, "frames solids"]
 
-    def map(self, function) -> "Solids":
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Solids":
         """Apply `function` to every tensor."""
         return Solids(*(function(getattr(self, field.name)) for field in fields(self)))
 
@@ -59,7 +63,7 @@ class Ground:
         """Whether any frame has ground."""
         return bool((self.material >= 0).any())
 
-    def map(self, function) -> "Ground":
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Ground":
         """Apply `function` to every tensor."""
         return Ground(*(function(getattr(self, field.name)) for field in fields(self)))
 
@@ -82,7 +86,7 @@ class Geometry:
     rooms: Solids
     ground: Ground
 
-    def map(self, function) -> "Geometry":
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Geometry":
         """Apply `function` to every tensor."""
         return Geometry(*(getattr(self, field.name).map(function) for field in fields(self)))
 
@@ -95,7 +99,7 @@ class Hits:
         t: position along the ray; FAR where nothing is met.
         local: the point in the coordinates of what was met, in metres.
         face: axis of the local normal that is nearest, for textures on faces.
-        normal: unit normal in the world, towards the ray's origin.
+        normal: unit normal in the world, on the side that rays come from.
         material: row of the material table, -1 for nothing.
         moving: 1 where the surface moves.
     """
@@ -136,20 +140,23 @@ def meet_boxes(
     solids: Solids, start: list[Tensor], step: list[Tensor], *, inside: bool
 ) -> Float[Tensor, "frames solids rays"]:
     """Distance to boxes from outside, or to the walls of rooms from inside."""
-    enter: Tensor | None = None
-    leave: Tensor | None = None
-    for axis in range(3):
-        half = solids.half[..., axis, None]
-        inverse = 1 / torch.where(step[axis].abs() < 1e-9, 1e-9, step[axis])
-        middle, reach = -start[axis] * inverse, half * inverse.abs()
-        near, far = middle - reach, middle + reach
-        enter = near if enter is None else torch.maximum(enter, near)
-        leave = far if leave is None else torch.minimum(leave, far)
-    assert enter is not None and leave is not None
+    enter, leave = _between(solids, start, step, 0)
+    for axis in (1, 2):
+        near, far = _between(solids, start, step, axis)
+        enter, leave = torch.maximum(enter, near), torch.minimum(leave, far)
     if inside:
         hit = (leave > torch.maximum(enter, enter.new_tensor(NEAR))) & (enter < NEAR)
         return torch.where(hit, leave, FAR)
     return torch.where((leave > enter) & (enter > NEAR), enter, FAR)
+
+
+def _between(
+    solids: Solids, start: list[Tensor], step: list[Tensor], axis: int
+) -> tuple[Tensor, Tensor]:
+    """Where rays enter and leave the space between two opposite faces."""
+    inverse = 1 / torch.where(step[axis].abs() < 1e-9, 1e-9, step[axis])
+    middle, reach = -start[axis] * inverse, solids.half[..., axis, None] * inverse.abs()
+    return middle - reach, middle + reach
 
 
 def meet_balls(
@@ -173,16 +180,15 @@ def meet_tubes(
 ) -> Float[Tensor, "frames solids rays"]:
     """Distance to cylinders from outside: the later of entering the slab and the round side."""
     half = solids.half
-    inverse = 1 / torch.where(step[1].abs() < 1e-9, 1e-9, step[1])
-    middle, reach = -start[1] * inverse, half[..., 1, None] * inverse.abs()
+    near, far = _between(solids, start, step, 1)
     rx, rz = (1 / half[..., axis, None].clamp(min=1e-6) for axis in (0, 2))
     sx, sz, dx, dz = start[0] * rx, start[2] * rz, step[0] * rx, step[2] * rz
     a = (dx * dx + dz * dz).clamp(min=1e-12)
     b = sx * dx + sz * dz
     discriminant = b * b - a * (sx * sx + sz * sz - 1)
     root = discriminant.clamp(min=0).sqrt()
-    enter = torch.maximum(middle - reach, (-b - root) / a)
-    leave = torch.minimum(middle + reach, (-b + root) / a)
+    enter = torch.maximum(near, (-b - root) / a)
+    leave = torch.minimum(far, (-b + root) / a)
     exists = half[..., :1] > 0
     hit = (discriminant > 0) & (leave > enter) & (enter > NEAR) & exists
     return torch.where(hit, enter, FAR)
@@ -203,7 +209,7 @@ def height(ground: Ground, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 def meet_ground(
     ground: Ground,
-    origin: Float[Tensor, "frames rays 3"],
+    origin: Float[Tensor, "frames 1 3"],
     direction: Float[Tensor, "frames rays 3"],
 ) -> Float[Tensor, "frames rays"]:
     """Distance to the ground, which lies at y = -height: safe steps, then Newton's method."""

@@ -98,27 +98,27 @@ def _indoor(b: Builder, width: float, depth: float, ceiling: float, margin: floa
 
 def room(b: Builder) -> Place:
     """An ordinary room, with furniture mostly along its walls."""
-    width, depth, ceiling = b.uniform(3, 7), b.uniform(3, 7), b.uniform(2.3, 3.2)
+    width, depth, ceiling = b.uniform(3.0, 7.0), b.uniform(3.0, 7.0), b.uniform(2.3, 3.2)
     _shell(b, width, depth, ceiling)
     _line_walls(b, width, depth, ceiling, b.uniform(0.3, 0.9))
     for _ in range(int(b.random.integers(0, 3))):
         spot = Placement(
-            b.uniform(-1, 1) * width / 4, b.uniform(-1, 1) * depth / 4, b.uniform(-3, 3)
+            b.uniform(-1.0, 1.0) * width / 4, b.uniform(-1.0, 1.0) * depth / 4, b.uniform(-3.0, 3.0)
         )
         (table if b.chance(0.6) else PIECES[int(b.random.integers(len(PIECES)))])(b, spot)
     if b.chance(0.4):
-        size = (b.uniform(1, 2.5), 0.02, b.uniform(1, 2.5))
+        size = (b.uniform(1.0, 2.5), 0.02, b.uniform(1.0, 2.5))
         b.box(Placement(0.0, 0.0, b.uniform(-0.4, 0.4)), (0.0, 0.01, 0.0), size, b.paint())
     return _indoor(b, width, depth, ceiling, 0.8)
 
 
 def corridor(b: Builder) -> Place:
     """A long narrow hallway with doors and pillars."""
-    width, depth, ceiling = b.uniform(1.6, 3), b.uniform(8, 20), b.uniform(2.3, 3)
+    width, depth, ceiling = b.uniform(1.6, 3.0), b.uniform(8.0, 20.0), b.uniform(2.3, 3.0)
     _shell(b, width, depth, ceiling)
     _line_walls(b, width, depth, ceiling, b.uniform(0.0, 0.25))
     frame = b.paint("plain")
-    for z in np.arange(-depth / 2 + 2, depth / 2 - 1, b.uniform(2.5, 5)):
+    for z in np.arange(-depth / 2 + 2, depth / 2 - 1, b.uniform(2.5, 5.0)):
         for side in (-1, 1):
             b.box(
                 Placement(side * width / 2, float(z)),
@@ -131,37 +131,37 @@ def corridor(b: Builder) -> Place:
 
 def interior(b: Builder) -> Place:
     """A larger, crowded room: desks in rows, shelves, partitions."""
-    width, depth, ceiling = b.uniform(6, 11), b.uniform(6, 11), b.uniform(2.5, 3.8)
+    width, depth, ceiling = b.uniform(6.0, 11.0), b.uniform(6.0, 11.0), b.uniform(2.5, 3.8)
     _shell(b, width, depth, ceiling)
     _line_walls(b, width, depth, ceiling, b.uniform(0.5, 0.9))
-    for x in np.arange(-width / 2 + 2, width / 2 - 1.5, b.uniform(2, 3.2)):
-        for z in np.arange(-depth / 2 + 2, depth / 2 - 1.5, b.uniform(2, 3.2)):
+    for x in np.arange(-width / 2 + 2, width / 2 - 1.5, b.uniform(2.0, 3.2)):
+        for z in np.arange(-depth / 2 + 2, depth / 2 - 1.5, b.uniform(2.0, 3.2)):
             if b.chance(0.5):
                 spot = Placement(
                     float(x) + b.uniform(-0.3, 0.3),
                     float(z) + b.uniform(-0.3, 0.3),
-                    b.uniform(-3, 3),
+                    b.uniform(-3.0, 3.0),
                 )
                 PIECES[int(b.random.integers(len(PIECES)))](b, spot)
     if b.chance(0.5):
         panel = b.paint()
         spot = Placement(
-            b.uniform(-1, 1) * width / 4, b.uniform(-1, 1) * depth / 4, b.uniform(-3, 3)
+            b.uniform(-1.0, 1.0) * width / 4, b.uniform(-1.0, 1.0) * depth / 4, b.uniform(-3.0, 3.0)
         )
-        b.box(spot, (0.0, 1.0, 0.0), (b.uniform(1, 3), 2.0, 0.1), panel)
+        b.box(spot, (0.0, 1.0, 0.0), (b.uniform(1.0, 3.0), 2.0, 0.1), panel)
     return _indoor(b, width, depth, ceiling, 1.0)
 
 
 def desktop(b: Builder) -> Place:
     """A table top seen from close by, in a room."""
-    width, depth, ceiling = b.uniform(3, 6), b.uniform(3, 6), b.uniform(2.3, 3)
+    width, depth, ceiling = b.uniform(3.0, 6.0), b.uniform(3.0, 6.0), b.uniform(2.3, 3.0)
     _shell(b, width, depth, ceiling)
     _line_walls(b, width, depth, ceiling, b.uniform(0.3, 0.7))
     for x in (-0.5, 0.5):
         table(b, Placement(x, b.uniform(-0.1, 0.1), b.uniform(-0.1, 0.1)), cluttered=1.0)
     for make in (shelf, lamp):
         if b.chance(0.3):
-            make(b, Placement(b.uniform(-1, 1), 0.8))
+            make(b, Placement(b.uniform(-1.0, 1.0), 0.8))
     place = _indoor(b, width, depth, ceiling, 0.5)
     return Place((-1.3, -1.3), (1.3, 1.3), (0.9, 1.4), ceiling, place.lights, place.sky)
 
@@ -172,29 +172,33 @@ def outdoor(b: Builder) -> Place:
     count = 4
     wave = b.random.normal(size=(count, 2)) * 0.15
     amplitude = b.random.uniform(0.05, 0.35, count) * rolling
-    ground = b.paint(str(b.random.choice(("speckle", "mottled", "plain"))), scale=b.uniform(0.5, 3))
+    ground = b.paint(
+        str(b.random.choice(("speckle", "mottled", "plain"))), scale=b.uniform(0.5, 3.0)
+    )
     b.ground = (wave, amplitude, b.random.uniform(0, 6.28, count), ground)
-    half_street = b.uniform(3.5, 9)
-    road = b.paint("speckle", scale=b.uniform(1, 3), colour=np.full(3, b.uniform(0.1, 0.3)))
+    half_street = b.uniform(3.5, 9.0)
+    road = b.paint("speckle", scale=b.uniform(1.0, 3.0), colour=np.full(3, b.uniform(0.1, 0.3)))
     if not rolling:
         b.box(Placement(0.0, 0.0), (0.0, -0.03, 0.0), (half_street * 1.2, 0.1, 160.0), road)
     for side in (-1, 1):
         z = -60.0
         while z < 70:
-            length = b.uniform(5, 16)
+            length = b.uniform(5.0, 16.0)
             if b.chance(0.8):
-                _building(b, side * (half_street + b.uniform(3, 6)), z + length / 2, length * 0.9)
+                _building(
+                    b, side * (half_street + b.uniform(3.0, 6.0)), z + length / 2, length * 0.9
+                )
             z += length
         for _ in range(int(b.random.integers(2, 9))):
-            _roadside(b, side * (half_street - b.uniform(-1.5, 0.8)), b.uniform(-40, 40))
-    sky = np.array([0.45, 0.6, 0.9]) * b.uniform(0.8, 1.3) + b.uniform(0, 0.3)
-    sun = np.array([[b.uniform(-60, 60), -b.uniform(30, 90), b.uniform(-60, 60)]])
+            _roadside(b, side * (half_street - b.uniform(-1.5, 0.8)), b.uniform(-40.0, 40.0))
+    sky = np.array([0.45, 0.6, 0.9]) * b.uniform(0.8, 1.3) + b.uniform(0.0, 0.3)
+    sun = np.array([[b.uniform(-60.0, 60.0), -b.uniform(30.0, 90.0), b.uniform(-60.0, 60.0)]])
     reach = half_street * 0.55
     return Place((-reach, -25.0), (reach, 25.0), (1.4, 1.9), float("inf"), sun, sky)
 
 
 def _building(b: Builder, x: float, z: float, length: float) -> None:
-    high, depth = b.uniform(3, 14), b.uniform(4, 10)
+    high, depth = b.uniform(3.0, 14.0), b.uniform(4.0, 10.0)
     pattern = str(b.random.choice(("windows", "bricks", "windows", "plain", "mottled")))
     walls = b.paint(pattern, scale=b.uniform(0.35, 0.7) if pattern == "windows" else None)
     place = Placement(x + np.sign(x) * depth / 2, z)
@@ -211,14 +215,18 @@ def _roadside(b: Builder, x: float, z: float) -> None:
     if choice < 0.4:
         bark = b.paint("planks", scale=6.0, colour=np.array([0.22, 0.16, 0.1]))
         leaf = b.paint(
-            "mottled", scale=b.uniform(2, 6), colour=b.random.random(3) * (0.25, 0.45, 0.15)
+            "mottled", scale=b.uniform(2.0, 6.0), colour=b.random.random(3) * (0.25, 0.45, 0.15)
         )
-        high, r = b.uniform(1.5, 3), b.uniform(0.1, 0.25)
+        high, r = b.uniform(1.5, 3.0), b.uniform(0.1, 0.25)
         b.add("tube", place, (0.0, high / 2 - 0.3, 0.0), (2 * r, high + 0.6, 2 * r), bark)
         for _ in range(3):
-            at = (b.uniform(-0.7, 0.7), high + b.uniform(0, 1.5), b.uniform(-0.7, 0.7))
+            at = (b.uniform(-0.7, 0.7), high + b.uniform(0.0, 1.5), b.uniform(-0.7, 0.7))
             b.add(
-                "ball", place, at, (b.uniform(1.5, 3), b.uniform(1.2, 2.5), b.uniform(1.5, 3)), leaf
+                "ball",
+                place,
+                at,
+                (b.uniform(1.5, 3.0), b.uniform(1.2, 2.5), b.uniform(1.5, 3.0)),
+                leaf,
             )
     elif choice < 0.8:
         body, glass = (
@@ -232,7 +240,10 @@ def _roadside(b: Builder, x: float, z: float) -> None:
                 b.add("ball", place, (sx, 0.32, sz), (0.2, 0.64, 0.64), glass)
     else:
         b.box(
-            place, (0.0, 0.5, 0.0), (0.25, b.uniform(0.8, 2.4), b.uniform(2, 6)), b.paint("bricks")
+            place,
+            (0.0, 0.5, 0.0),
+            (0.25, b.uniform(0.8, 2.4), b.uniform(2.0, 6.0)),
+            b.paint("bricks"),
         )
 
 
@@ -253,5 +264,5 @@ def set_in_motion(b: Builder) -> None:
         item = loose[index]
         item.sway = b.random.normal(size=3) * (0.4, 0.1, 0.4)
         item.turn = b.uniform(-0.6, 0.6)
-        item.period = b.uniform(10, 120)
-        item.phase = b.uniform(0, 6.28)
+        item.period = b.uniform(10.0, 120.0)
+        item.phase = b.uniform(0.0, 6.28)

@@ -82,7 +82,7 @@ def _make(shard: Shard, folder: Path) -> str:
     if not path.exists():
         partial = folder / f".{shard.name}.{os.getpid()}"
         save_file(shard.render(), partial)
-        os.replace(partial, path)
+        partial.replace(path)
     return shard.name
 
 

@@ -43,6 +43,11 @@ class Batch:
             self.image[:, frame],
         )
 
+    def split(self, parts: int) -> list["Batch"]:
+        """Cut into batches of about equal size, at most `parts` of them."""
+        columns = [value.chunk(parts) for value in vars(self).values()]
+        return [Batch(*row) for row in zip(*columns, strict=True)]
+
     def to(self, device: torch.device | str) -> "Batch":
         """Move to a device."""
         return Batch(*(value.to(device) for value in vars(self).values()))
@@ -137,18 +142,24 @@ class Clips:
 
 
 def draw_batch(
-    clips: Clips, count: int, frames: int, size: tuple[int, int], generator: torch.Generator
+    clips: Clips,
+    count: int,
+    frames: int,
+    size: tuple[int, int],
+    generator: torch.Generator,
+    longest_span: int = 0,
 ) -> Batch:
     """A random batch: clips, and ordered frames of each, forwards or backwards in time.
 
-    The spacing is random: up to as wide as the clip allows.
+    The spacing is random; first and last frame are at most `longest_span` apart, if that is not 0.
     """
     chosen = torch.randint(len(clips), (count,), generator=generator).tolist()
     length = len(clips.parts[0]["image"][0])
+    longest = max(min(longest_span or length, length - 1), frames - 1)
     picks = []
     for _ in chosen:
         draw = torch.rand(3, generator=generator)
-        span = frames - 1 + int((length - frames + 1) * float(draw[0]))
+        span = frames - 1 + int((longest - frames + 2) * float(draw[0]))
         start = int((length - span) * float(draw[1]))
         inner = torch.randperm(span - 1, generator=generator)[: frames - 2] if frames > 2 else []
         middle = sorted(start + 1 + int(i) for i in inner)

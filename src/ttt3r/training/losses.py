@@ -1,8 +1,14 @@
 """What training minimises: confidence-weighted pointmap regression, pose and colour.
 
-Follows the losses of CUT3R (arXiv 2501.12387, section 3.4) on metric data. One thing differs: the
-error of a point is divided by its distance from the camera that sees it rather than by the mean
-distance of all points, so that near and far count alike, as in the relative errors reported.
+Follows the losses of CUT3R (arXiv 2501.12387, section 3.4) on metric data, with three differences
+that small networks trained from nothing need:
+
+* The error of a point is divided by its distance from the camera that sees it rather than by the
+  mean distance of all points, so that near and far count alike, as in the relative errors reported.
+* Errors of pose are squared near zero. Most motions are small, and the plain distance rewards a
+  network for claiming that there is none.
+* The motion of each point between the two pointmaps is a target of its own. Errors of depth are an
+  order of magnitude larger than motions, and would drown what there is to learn about matching.
 """
 
 from dataclasses import dataclass
@@ -41,6 +47,7 @@ class LossWeights:
     Attributes:
         points: pointmap in the camera's frame.
         world: pointmap in the frame of the first camera.
+        motion: difference of the two pointmaps, over the distance from the camera.
         rotation: distance of unit quaternions.
         translation: distance of camera centres over the scene's mean depth.
         rgb: squared error of colours in [-1, 1].
@@ -49,10 +56,16 @@ class LossWeights:
 
     points: float = 1.0
     world: float = 1.0
-    rotation: float = 5.0
-    translation: float = 5.0
+    motion: float = 5.0
+    rotation: float = 20.0
+    translation: float = 20.0
     rgb: float = 0.0
     confidence: float = 0.2
+
+
+def robust(error: Tensor, width: float = 0.1) -> Tensor:
+    """Square of a small error over `width`, and the error itself when it is large."""
+    return error.square() / (error + width)
 
 
 def pointmap_loss(
@@ -98,16 +111,24 @@ def frame_loss(
                 points, confidence, truth, distance, target.valid, weights.confidence
             )
             total, parts[name] = total + weight * loss, error
+    if output.points is not None and output.world_points is not None and weights.motion > 0:
+        moved = apply(target.world_from_camera, target.points) - target.points
+        claimed = output.world_points - output.points.detach()
+        error = torch.linalg.vector_norm(claimed - moved, dim=-1) / distance
+        error = torch.where(target.valid, error, 0.0)
+        count = target.valid.sum().clamp(min=1)
+        total = total + weights.motion * robust(error).sum() / count
+        parts["motion"] = error.sum() / count
     if output.pose_encoding is not None:
         truth = encoding_from_pose(target.world_from_camera)
         mask = target.valid.flatten(1)
         scale = (distance.flatten(1) * mask).sum(1) / mask.sum(1).clamp(min=1)
         move = torch.linalg.vector_norm(output.pose_encoding[:, :3] - truth[:, :3], dim=-1)
         turn = quaternion_distance(output.pose_encoding[:, 3:], truth[:, 3:])
-        parts["translation"] = (move / scale.clamp(min=NEAREST)).mean()
-        parts["rotation"] = turn.mean()
-        total = total + weights.translation * parts["translation"]
-        total = total + weights.rotation * parts["rotation"]
+        move = move / scale.clamp(min=NEAREST)
+        total = total + weights.translation * robust(move).mean()
+        total = total + weights.rotation * robust(turn).mean()
+        parts["translation"], parts["rotation"] = move.mean(), turn.mean()
     if output.rgb is not None and weights.rgb > 0:
         parts["rgb"] = (output.rgb - target.image.movedim(1, -1)).square().mean()
         total = total + weights.rgb * parts["rgb"]

@@ -1,7 +1,7 @@
 """A training recipe: the network, the rendered clips, and the stages to train it through."""
 
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -42,6 +42,7 @@ class Stage:
         clips: name of the clip set.
         learning_rate: peak; it is warmed up first and falls to a tenth along half a cosine.
         warmup: steps.
+        span: most frames of a clip between the first and the last one used; 0 for no limit.
         rays: share of later frames given as a ray map, half of them without the image.
         rules: update rules; each step draws one.
         loss: weights of the loss.
@@ -56,10 +57,11 @@ class Stage:
     clips: str
     learning_rate: float = 5e-4
     warmup: int = 200
+    span: int = 0
     rays: float = 0.0
     portrait: float = 0.15
     rules: tuple[str, ...] = ("overwrite",)
-    loss: LossWeights = LossWeights()
+    loss: LossWeights = field(default_factory=LossWeights)
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Recipe:
 
 
 def _fill(kind: type[Value], values: dict[str, Any], where: str) -> Value:
-    known = {field.name for field in fields(kind)}  # pyright: ignore[reportArgumentType]
+    known = {item.name for item in fields(kind)}  # pyright: ignore[reportArgumentType]
     unknown = sorted(set(values) - known)
     if unknown:
         raise SettingError(f"{where} has unknown settings: {', '.join(unknown)}")

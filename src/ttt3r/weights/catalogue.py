@@ -11,6 +11,7 @@ PROJECT = "the ttt3r project"
 CUT3R_URL = "https://github.com/CUT3R/CUT3R"
 NON_COMMERCIAL = "CC-BY-NC-SA-4.0"
 UNKNOWN = "unknown"
+PACKAGED = Path(__file__).parent / "data"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class WeightsSpec:
         filename: name of the published file; None for weights that are made on the spot.
         sha256: of that file; None if it is not published.
         random_config: network to fill with seeded random numbers; None for trained weights.
+        packaged: name of the file inside this package; None for weights that are not.
     """
 
     name: str
@@ -38,6 +40,7 @@ class WeightsSpec:
     filename: str | None = None
     sha256: str | None = None
     random_config: Cut3rConfig | None = None
+    packaged: str | None = None
 
     @property
     def trained(self) -> bool:
@@ -75,28 +78,17 @@ TINY_DPT = Cut3rConfig(
     dpt=DptSizes((8, 12, 16, 24), 16, 8),
 )
 TINY_LINEAR = replace(TINY_DPT, head="linear", state_size=20, dpt=DptSizes())
-_BUILTIN = Cut3rConfig(
-    image_size=128,
-    encoder_dim=64,
-    encoder_depth=2,
-    encoder_heads=4,
-    decoder_dim=64,
-    decoder_depth=4,
-    decoder_heads=4,
-    state_heads=4,
-    state_size=64,
-    memory_size=32,
-    dpt=DptSizes((16, 24, 32, 48), 32, 16),
-)
-
 CATALOGUE: dict[str, WeightsSpec] = {
     spec.name: spec
     for spec in (
-        _random(
+        WeightsSpec(
             "builtin",
-            "A placeholder with random weights: shows that everything runs, but its output is "
-            "not a reconstruction.",
-            _BUILTIN,
+            "cut3r",
+            "In this package: 9.3 M parameters, images of 160 pixels, trained on synthetic scenes.",
+            "Apache-2.0",
+            PROJECT,
+            160,
+            packaged="builtin.safetensors",
         ),
         _published("cut3r_512_dpt_4_64", "CUT3R, 793 M parameters, images of 512 pixels.", 512),
         _published("cut3r_224_linear_4", "CUT3R, 748 M parameters, images of 224x224.", 224),
@@ -113,7 +105,10 @@ def weights_folder() -> Path:
 
 
 def find_on_disk(spec: WeightsSpec) -> Path | None:
-    """Return the converted folder, the converted file or the published file, if one is there."""
+    """Return the packaged file, the converted folder or file, or the published file."""
+    if spec.packaged is not None:
+        path = PACKAGED / spec.packaged
+        return path if path.is_file() else None
     folder = weights_folder()
     candidates = [folder / spec.name / "model.safetensors", folder / f"{spec.name}.safetensors"]
     candidates += [folder / spec.filename] if spec.filename else []
@@ -123,6 +118,8 @@ def find_on_disk(spec: WeightsSpec) -> Path | None:
 
 def how_to_get(spec: WeightsSpec) -> str:
     """Say where the file of `spec` is published, under which licence, and where it belongs."""
+    if spec.packaged is not None:
+        return f"this installation lacks {PACKAGED / spec.packaged}; install ttt3r again"
     folder = weights_folder()
     return (
         f"the weights {spec.name} are not on this machine.\n"

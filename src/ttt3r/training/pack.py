@@ -1,0 +1,54 @@
+"""Turns a training's checkpoint into a weight file that ships with the package."""
+
+import json
+import platform
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from ttt3r.errors import InputError
+from ttt3r.files import write_atomically
+from ttt3r.training.recipe import Recipe
+from ttt3r.types import ImagePolicy
+from ttt3r.weights.card import Card
+from ttt3r.weights.catalogue import PROJECT
+from ttt3r.weights.sources import CARD_KEY
+
+
+def pack(recipe: Recipe, folder: Path, out: Path, commit: str = "") -> Path:
+    """Write the averaged weights of the checkpoint in `folder` as float16, with their description.
+
+    Raises:
+        InputError: if there is no checkpoint, or it holds numbers that float16 cannot.
+    """
+    path = folder / "checkpoint.safetensors"
+    if not path.is_file():
+        raise InputError(f"there is no checkpoint in {folder}; train first")
+    prefix, tensors = "average.", {}
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+        for key in file.keys():  # noqa: SIM118
+            if key.startswith(prefix):
+                tensors[key.removeprefix(prefix)] = file.get_tensor(key).half().contiguous()
+    bad = [key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise InputError(f"{path} holds numbers too large for float16, in {bad[0]}")
+    network = recipe.network
+    card = Card(
+        name="builtin",
+        config=network,
+        image_policy=ImagePolicy(network.image_size, network.patch_size),
+        licence="Apache-2.0",
+        origin=PROJECT,
+        trained=True,
+        source_file=path.name,
+        source_sha256="",
+    )
+    made = {"recipe": recipe.name, "seed": recipe.seed, "commit": commit} | header
+    made |= {"machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__}"}
+    metadata = {CARD_KEY: card.to_json(), "training": json.dumps(made)}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, lambda partial: save_file(tensors, partial, metadata))
+    return out
