@@ -1,5 +1,7 @@
 """What the model card is measured on: held-out clips and streams, and the training set's depths."""
 
+import contextlib
+import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -85,7 +87,6 @@ class RenderedStream:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         scene = Scene(self.seed, STREAM_FRAMES, self.size, self.options)
-        scene.frames(0, 1)  # the exposure settles on the first frame that is rendered
         for start in starts:
             part = scene.frames(start, start + PART)
             tensors = {
@@ -175,7 +176,7 @@ def weights_facts(model: Any, source: str) -> dict[str, Any]:
     config, info = model.config, model.weights
     state = model.initial_state(_overwrite())
     history = _metadata(source)
-    facts = {key: history.get(key, "unknown") for key in ("recipe", "commit", "machine")}
+    facts = {key: history.get(key) or "unknown" for key in ("recipe", "commit", "machine")}
     return facts | {
         "frames_trained": _number(history.get("frames")),
         "seconds_trained": _number(history.get("seconds")),
@@ -203,7 +204,10 @@ def _overwrite() -> Any:
 
 
 def _metadata(source: str) -> dict[str, str]:
-    """The metadata of the safetensors file behind a name or path; {} if there is none."""
+    """What the safetensors file behind a name or path says of its training; {} if nothing.
+
+    `ttt3r.training.pack` writes it as JSON under "training"; single keys are read as well.
+    """
     from ttt3r.weights.catalogue import CATALOGUE, find_on_disk
 
     path = Path(source)
@@ -214,7 +218,10 @@ def _metadata(source: str) -> dict[str, str]:
     if not path.is_file() or path.suffix != ".safetensors":
         return {}
     with safe_open(path, framework="pt") as file:
-        return file.metadata() or {}
+        found = dict(file.metadata() or {})
+    with contextlib.suppress(ValueError, TypeError):
+        found |= json.loads(found.pop("training", "{}"))
+    return {key: str(value) for key, value in found.items()}
 
 
 def _number(text: str | None) -> float | None:

@@ -4,14 +4,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.card_parts import RESET, STREAM_RULES
-from benchmarks.card_rows import CONSTANT, STATIC
+from benchmarks.card_rows import CONSTANT, STATIC, WALK
 from benchmarks.card_streams import Variant
 from benchmarks.card_verdicts import mean, stream_rows
 from ttt3r.errors import Ttt3rError
 
 # Distinct also to most colour-blind eyes (Okabe and Ito).
 COLOURS = ("#000000", "#0072b2", "#e69f00", "#009e73")
-PANELS = (("ate", "ATE (m)", STATIC), ("abs_rel", "AbsRel, scaled", CONSTANT))
+GREYS = {STATIC: ":", WALK: "-.", CONSTANT: (0, (1, 3))}
+PANELS = (
+    ("ate", "ATE (m)", (STATIC, WALK)),
+    ("abs_rel", "AbsRel, scaled", (CONSTANT,)),
+)
 
 
 def require_matplotlib() -> None:
@@ -40,10 +44,10 @@ def draw(results: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     streams, prefixes = results["streams"], results["settings"]["prefixes"]
-    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
+    figure = Figure(figsize=(11.0, 4.0), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2)
-    for axis, (key, title, baseline) in zip(axes, PANELS, strict=True):
+    for axis, (key, title, baselines) in zip(axes, PANELS, strict=True):
 
         def line(
             method: str, *, label: str, axis: Any = axis, key: str = key, **style: Any
@@ -57,7 +61,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
             for reset, dashes in (("never", "-"), (RESET, "--")):
                 name = Variant(rule, reset).name
                 line(name, label=name, color=colour, linestyle=dashes, marker=".")
-        line(baseline, label=baseline, color="0.6", linestyle=":")
+        for name in baselines:
+            line(name, label=name, color="0.5", linestyle=GREYS[name])
         axis.set_xscale("log", base=2)
         axis.set_xticks(prefixes, [str(n) for n in prefixes])
         axis.minorticks_off()
@@ -65,12 +70,11 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axis.set_xlabel("frames of the stream")
         axis.set_title(title)
         axis.grid(alpha=0.3)
-    handles, labels = axes[0].get_legend_handles_labels()
-    more = [pair for pair in zip(*axes[1].get_legend_handles_labels(), strict=True)]
-    for handle, label in more:
-        if label not in labels:
-            handles.append(handle)
-            labels.append(label)
-    figure.legend(handles, labels, loc="outside right center", fontsize="small")
+    known = {label: handle for axis in axes for handle, label in _legend(axis)}
+    figure.legend(known.values(), known.keys(), loc="outside right center", fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.print_png(str(path), metadata={"Software": None})
+
+
+def _legend(axis: Any) -> list[tuple[Any, str]]:
+    return list(zip(*axis.get_legend_handles_labels(), strict=True))

@@ -212,6 +212,8 @@ def measure_real(
         if folder.name in LONG_REAL:
             variants += [Variant(rule, RESET) for rule in RULES]
         rows: dict[str, Row] = {}
+        others: dict[str, Row] = {}
+        size: list[int] = []
         for variant in variants:
             clock.say(f"{folder.name}, {variant.name}, {len(sequence)} frames")
             name = f"{folder.name}-{len(sequence)}-{training.clips}-{_plain(variant.name)}"
@@ -224,12 +226,10 @@ def measure_real(
                     "size": list(record.size),
                 }
                 store.put("real", name, part)
-            rows = {variant.name: part["row"]} | part["baselines"] | rows
-        order = [variant.name for variant in variants]
-        rows = {key: rows[key] for key in (*order, *(k for k in rows if k not in order))}
-        found.append(
-            {"name": folder.name, "frames": len(sequence), "size": part["size"], "rows": rows}
-        )
+            rows[variant.name] = part["row"]
+            others, size = part["baselines"], part["size"]
+        rows |= others
+        found.append({"name": folder.name, "frames": len(sequence), "size": size, "rows": rows})
     return found
 
 

@@ -13,6 +13,7 @@ from ttt3r.evaluation.depth import DepthErrors, depth_errors, valid_pixels
 from ttt3r.evaluation.placement import placement_error
 from ttt3r.evaluation.streaming import Record, SequenceResult, depth_in_network
 from ttt3r.evaluation.trajectory import (
+    ate,
     finite_poses,
     path_length,
     rotation_error_deg,
@@ -25,7 +26,9 @@ CONSTANT = "best constant depth"
 MEAN_IMAGE = "mean depth image"
 STATIC = "static camera"
 VELOCITY = "constant velocity"
-BASELINES = (CONSTANT, MEAN_IMAGE, STATIC, VELOCITY)
+WALK = "random walk"
+BASELINES = (CONSTANT, MEAN_IMAGE, STATIC, VELOCITY, WALK)
+WALKS = 8  # that are averaged
 
 
 def result_row(result: SequenceResult) -> Row:
@@ -74,6 +77,7 @@ def baseline_rows(
     if not known.any():
         return rows
     length = path_length(record.truth, known)
+    rows[WALK] |= _walk_row(record, length)
     try:
         static = baselines.static_camera_errors(record.truth, known)
         rows[STATIC] |= {
@@ -107,6 +111,22 @@ def _depth_row(metric: DepthErrors | None, scale: DepthErrors | None) -> Row:
         row |= {"abs_rel": scale.abs_rel, "delta": scale.delta_1}
         row["scale"] = None if scale.affine is None else scale.affine.scale
     return row
+
+
+def _walk_row(record: Record, length: float) -> Row:
+    """What the fit of a similarity gives for nothing: mean error of paths of independent steps."""
+    known = finite_poses(record.truth)
+    errors = []
+    for seed in range(WALKS):
+        steps = np.random.default_rng([seed, len(record)]).normal(size=(len(record), 3))
+        poses = baselines.static_camera(len(record))
+        poses[:, :3, 3] = steps.cumsum(0)
+        try:
+            errors.append(ate(poses, record.truth, "sim3", known))
+        except InputError:  # a true path along a line, or too few known poses
+            return {}
+    error = float(np.mean(errors))
+    return {"ate": error, "ate_percent": 100 * error / length if length else None}
 
 
 def _constant_row(record: Record, training: TrainingDepth, max_depth: float | None) -> Row:

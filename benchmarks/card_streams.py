@@ -73,6 +73,7 @@ class Lane:
             cameras' frames; the gate [streams, tokens], None on the very first frame.
         """
         state, output = self.model.step(self.state, tokens, self.rule, ("points", "pose"))
+        assert output.pose_encoding is not None and output.points is not None
         segment_from_camera = se3.pose_from_encoding(output.pose_encoding.cpu().double())
         poses = se3.place_camera(self.world_from_segment, segment_from_camera).float()
         gate = output.gate if self.index else None

@@ -6,6 +6,7 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.card_rows import BASELINES, Row
 from benchmarks.card_verdicts import (
+    UNDEFINED,
     Verdict,
     all_verdicts,
     mean,
@@ -56,16 +57,18 @@ RANDOM = """\
 PROTOCOL = """\
 * Depth is z in the camera's frame, scored at the network's own pixels against the nearest true one.
   *Metric* takes it as predicted; *scaled* multiplies a whole sequence by the one scale with the
-  least Σ |s p − g|. AbsRel is mean |p − g| / g.
+  least Σ |s p - g|. AbsRel is mean |p - g| / g.
 * *ATE* is the RMS distance of camera centres after the best similarity transform, *rotation* the
   mean angle between predicted and true rotation since the first frame, *RPE* the RMS error of the
   motion between neighbouring frames.
 * *best constant depth*: metric, the constant that fits the training clips best; scaled, the one
   that fits the very sequence best, which no constant can beat. *mean depth image*: the mean depth
   map of the training clips. *static camera*: stands still, at the best place. *constant velocity*:
-  is told the true first step and repeats it.
+  is told the true first step and repeats it. *random walk*: takes random steps, mean of eight.
+* The fit of a similarity forgives much: **every** path that can be fitted has a smaller ATE than
+  the static camera, a random one too. Only an ATE well below the random walk's says anything.
 * Means are plain means over sequences. A prediction that is not finite is a failure and is listed;
-  – is not defined or not measured (no true depth, or a path that lies on a line)."""
+  n/a is not defined or not measured (no true depth, or a path that lies on a line)."""
 
 LIMITS = """\
 * It has seen synthetic scenes only. Photographs differ from them in everything that a renderer
@@ -106,7 +109,10 @@ def _weights(facts: dict[str, Any]) -> str:
     rows = [
         ["weights", f"{facts['name']}, SHA-256 `{facts['sha256']}`"],
         ["licence", f"{facts['licence']}, by {facts['origin']}"],
-        ["parameters", f"{facts['parameters'] / 1e6:.2f} million, {facts['bytes'] / MIB:.1f} MiB"],
+        [
+            "parameters",
+            f"{facts['parameters'] / 1e6:.2f} million, {facts['bytes'] / MIB:.1f} MiB in memory",
+        ],
         ["encoder", str(facts["encoder"])],
         ["decoders", f"{facts['decoders']}, {facts['head']} head"],
         ["state", f"{facts['state_tokens']} tokens, {facts['state_bytes'] / 1024:.0f} KiB in all"],
@@ -129,7 +135,7 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 def _both(rows: Sequence[Row], key: str, digits: int) -> str:
     """Mean / median."""
     if not values(rows, key):
-        return "–"
+        return UNDEFINED
     return f"{number(mean(rows, key), digits)} / {number(median(rows, key), digits)}"
 
 
@@ -220,9 +226,7 @@ def _streams(results: dict[str, Any], verdicts: Sequence[Verdict]) -> str:
     parts.append("A rule beats another where its mean is lower, and it is lower on most streams.")
     parts.append(_gates([stream["gate"] for stream in streams]))
     last = {
-        name: stream_rows(streams, prefixes[-1], name)
-        for name in methods
-        if name not in BASELINES
+        name: stream_rows(streams, prefixes[-1], name) for name in methods if name not in BASELINES
     }
     parts.append(_notes(last))
     return "\n\n".join(filter(None, parts))
@@ -259,7 +263,7 @@ def _real(results: dict[str, Any], verdicts: Sequence[Verdict]) -> str:
     for sequence in real:
         for name, row in sequence["rows"].items():
             cells = [number(row.get(key), digits) for key, _, digits in columns]
-            if set(cells) != {"–"}:
+            if set(cells) != {UNDEFINED}:
                 rows.append([sequence["name"], name, *cells])
     sizes = ", ".join(
         f"{s['name']} ({s['frames']} frames, seen at {s['size'][1]}x{s['size'][0]})" for s in real
@@ -271,13 +275,12 @@ def _real(results: dict[str, Any], verdicts: Sequence[Verdict]) -> str:
         _table(["sequence", "method", *(title for _, title, _ in columns)], rows),
         _list(verdicts),
     ]
-    notes = [
-        f"* {s['name']}, {name}: {note}"
-        for s in real
-        for name, row in s["rows"].items()
-        for note in row.get("notes", [])
-        if name not in BASELINES
-    ]
+    said: dict[tuple[str, str], list[str]] = {}
+    for sequence in real:
+        for name, row in sequence["rows"].items():
+            for note in row.get("notes", []) if name not in BASELINES else []:
+                said.setdefault((sequence["name"], note), []).append(name)
+    notes = [f"* {name}: {note} ({'; '.join(by)})." for (name, note), by in said.items()]
     return "\n\n".join([*parts, "\n".join(notes)]).rstrip()
 
 

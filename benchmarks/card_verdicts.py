@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.card_rows import BASELINES, CONSTANT, MEAN_IMAGE, STATIC, VELOCITY, Row
+from benchmarks.card_rows import BASELINES, CONSTANT, MEAN_IMAGE, STATIC, VELOCITY, WALK, Row
 
 GOAL_DEPTH_CLIPS, GOAL_DEPTH_REAL, GOAL_ATE_PERCENT = 0.12, 0.25, 15.0
+UNDEFINED = "n/a"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def median(rows: Iterable[Row], key: str) -> float | None:
 
 def number(value: float | None, digits: int = 3) -> str:
     """A number for a table."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return UNDEFINED if value is None else f"{value:.{digits}f}"
 
 
 def against_baselines(
@@ -64,6 +65,7 @@ def against_baselines(
         ("metric depth", "abs_rel_metric", (CONSTANT, MEAN_IMAGE), "AbsRel", 3),
         ("rotation", "rotation", (STATIC, VELOCITY), "mean error °", 2),
         ("translation", ate[0], (STATIC,), ate[1], ate[2]),
+        ("translation", ate[0], (WALK,), ate[1], ate[2]),
     )
     return [
         _less(methods, rule, key, others, f"{where}, {rule}: {what} better than", unit, digits)
@@ -116,6 +118,18 @@ def goal(rows: Sequence[Row], key: str, most: float, what: str, digits: int = 3)
     return Verdict(what, own is not None and own <= most and not failed, why)
 
 
+def placed_better(rows: Sequence[Row], where: str) -> Verdict:
+    """Whether the predicted poses put points nearer to the truth than no motion at all does."""
+    question = f"{where}: points placed better by the predicted poses than without motion"
+    pairs = [(row["placed"], row["placed_static"]) for row in rows if row.get("placed") is not None]
+    if not pairs:
+        return Verdict(question, None, "no sequence defines it")
+    own, static = (statistics.fmean(side) for side in zip(*pairs, strict=True))
+    wins = sum(a < b for a, b in pairs)
+    why = f"{number(own)} against {number(static)}; lower on {wins} of {len(rows)}"
+    return Verdict(question, own < static and len(pairs) == len(rows), why)
+
+
 @dataclass(frozen=True)
 class Duel:
     """One rule against another on the same streams at one length.
@@ -148,9 +162,7 @@ def stream_rows(streams: Sequence[dict[str, Any]], frames: int, method: str) -> 
     return [stream["prefixes"][str(frames)][method] for stream in streams]
 
 
-def duel(
-    streams: Sequence[dict[str, Any]], frames: int, first: str, second: str, key: str
-) -> Duel:
+def duel(streams: Sequence[dict[str, Any]], frames: int, first: str, second: str, key: str) -> Duel:
     """Compare two methods at one length on the streams on which both are defined."""
     pairs = [
         (a[key], b[key])
@@ -172,7 +184,7 @@ def long_streams(
     last = duels[-1]
     question = f"ttt3r beats overwrite at {last.frames} frames in {unit}"
     why = (
-        f"{number(last.first)} against {number(last.second)}; "
+        f"{number(last.first, 4)} against {number(last.second, 4)}; "
         f"lower on {last.wins} of {last.total} streams"
     )
     if last.streams < last.total:
@@ -198,6 +210,7 @@ def all_verdicts(results: dict[str, Any]) -> dict[str, list[Verdict]]:
     by_method = real_methods(real)
     for rule in ("overwrite", "ttt3r"):
         found["clips"] += against_baselines(clips, rule, "clips", ("ate", "ATE m", 3))
+        found["clips"].append(placed_better(clips[rule], f"clips, {rule}"))
         found["clips"] += [
             goal(
                 clips[rule],

@@ -62,10 +62,11 @@ def _key(model: Any, options: argparse.Namespace) -> str:
 
 
 def _command(options: argparse.Namespace) -> str:
-    quick = " --quick" if options.quick else ""
+    more = "" if options.precision == "auto" else f" --precision {options.precision}"
+    more += " --quick" if options.quick else ""
     name = options.weights
     name = name if "/" not in name else Path(name).name  # a path says nothing to others
-    return f"python -m benchmarks.model_card --weights {name}{quick}"
+    return f"python -m benchmarks.model_card --weights {name}{more}"
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -107,17 +107,18 @@ def test_settled_gain():
 
 
 def test_settled_gain_does_not_depend_on_threads():
-    light = picture(1, 240, 320)[0]
     threads = torch.get_num_threads()
-    gains = set()
+    gains: list[set[float]] = []
     try:
-        for number in (1, 2, 3):
-            torch.set_num_threads(number)
-            gains.add(settled_gain(light))
-            assert torch.get_num_threads() == number
+        for light in picture(10, 240, 320):
+            gains.append(set())
+            for number in (1, 2, 3):
+                torch.set_num_threads(number)
+                gains[-1].add(settled_gain(light))
+                assert torch.get_num_threads() == number
     finally:
         torch.set_num_threads(threads)
-    assert len(gains) == 1
+    assert all(len(values) == 1 for values in gains)
 
 
 def test_settings_of_one_frame():

@@ -16,8 +16,8 @@ REACH, STEPS = 8.0, 6000
 CHORD = 3 * REACH / STEPS  # what is thinner, the twin may step over
 
 
-def rolling(*, flat: bool = False) -> Ground:
-    random = np.random.default_rng(5)
+def rolling(seed: int = 5, *, flat: bool = False) -> Ground:
+    random = np.random.default_rng(seed)
     amplitude = random.uniform(0.05, 0.35, 4) * (not flat)
     wave, phase = random.normal(size=(4, 2)) * 0.15, random.uniform(0, 6.28, 4)
     return Ground(tensor(wave), tensor(amplitude), tensor(phase), torch.tensor([7]))
@@ -226,25 +226,26 @@ def test_height_and_slopes():
         np.testing.assert_allclose(slope.numpy(), rise / (2 * step), atol=1e-5)
 
 
-@pytest.mark.parametrize("steep", [0.02, 0.3])
-def test_ground_solution_converges(steep: float):
+@pytest.mark.parametrize("seed", range(4))
+def test_ground_solution_converges(seed: int):
     """Also for rays that nearly graze it, far away."""
-    ground, random = rolling(), np.random.default_rng(6)
+    ground, random = rolling(seed), np.random.default_rng(seed)
     direction = np.stack(
-        (random.uniform(-1, 1, 400), random.uniform(0, steep, 400), np.ones(400)), 1
+        (random.uniform(-1, 1, 100), random.uniform(-0.05, 0.4, 100), np.ones(100)), 1
     )
-    origin = np.array([0.5, -1.6, 0.2])
+    origin = np.array([0.5, -1.7, 0.2])
     t = meet_ground(ground, tensor(origin[None]), tensor(direction))[0].numpy()
     met = t < FAR / 2
-    assert met.mean() > 0.5
     point = origin + t[met, None] * direction[met]
     miss = -point[:, 1] - twins.height(ground, point[:, 0], point[:, 2])
     assert (np.abs(miss) < 1e-3 + 1e-4 * t[met]).all()
-    felt = first_inside(things(geometry_of(ground))[0].inside, origin, direction, 60.0, 6000)
-    near = felt < 50
-    assert near.mean() > 0.3
-    # Safe steps stop short of a crest that a ray skims; then a later slope is found, or none.
-    assert (np.abs(t - felt) < 0.01 + 1e-3 * felt)[near].mean() > 0.97
+    below = things(geometry_of(ground))[0].inside
+    felt = first_inside(below, origin, direction, 120.0, 12000)
+    near = felt < FAR / 2
+    assert near.mean() > 0.5 and (t[~near] > 120).all()
+    # Safe steps run out before a crest that a ray skims far away: then nothing is met.
+    assert (met[near]).mean() > 0.97
+    np.testing.assert_allclose(t[near & met], felt[near & met], rtol=1e-3, atol=1e-3)
 
 
 def test_frames_of_a_batch_are_independent():

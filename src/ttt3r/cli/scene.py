@@ -24,7 +24,7 @@ Style = Literal["hand", "walk", "orbit", "pan", "drive"]
 class SceneCommand(Command):
     """Render a synthetic video, with exact depth and camera poses if wanted.
 
-    The same options give the same frames on every machine of a kind. Ctrl-C leaves no files.
+    The same options give the same scene again. Ctrl-C leaves no files.
     """
 
     seed: Annotated[int, option("NUMBER")] = 0

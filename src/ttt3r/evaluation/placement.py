@@ -1,4 +1,4 @@
-"""How far points lie from where they belong in the world, and how much of that is the poses' fault."""
+"""How far points lie from where they belong in the world, and what part the poses have in it."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64

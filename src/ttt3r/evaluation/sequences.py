@@ -119,7 +119,7 @@ class First:
 
 
 class FolderSequence:
-    """A sequence on disk, in a plain layout that `TREE` shows; images are read when their turn comes.
+    """A sequence on disk, in the layout that `TREE` shows; images are read when their turn comes.
 
     Without time stamps, frame i has the time i seconds.
 

@@ -104,7 +104,8 @@ class SequenceResult:
         path_length: of the true camera, metres.
         rotation_deg: mean error of the rotation since the first frame, degrees.
         depth_metric: depth as predicted.
-        depth_scale: depth after one scale for the whole sequence, the one with the least Σ |s p − g|.
+        depth_scale: depth after the one scale for the whole sequence with the least
+            Σ |s p − g|.
         kept_one_of: every k-th pixel was scored.
         frames_per_second: of the session alone.
         failed: whether a prediction was not finite.
@@ -360,6 +361,9 @@ def score(record: Record, max_depth: float | None = None) -> SequenceResult:
 def _depth(
     record: Record, max_depth: float | None, notes: list[str]
 ) -> tuple[DepthErrors | None, DepthErrors | None]:
+    if not depth_scores.valid_pixels(record.depth, max_depth).any():
+        notes.append("no true depth is known")
+        return None, None
     try:
         metric, scale = (
             depth_scores.depth_errors(

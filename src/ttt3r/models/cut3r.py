@@ -27,10 +27,11 @@ from ttt3r.models.base import (
 from ttt3r.models.cut3r_config import Cut3rConfig
 from ttt3r.models.cut3r_heads import DptHeads, LinearHeads
 from ttt3r.models.evidence import LogitProbe
+from ttt3r.nn.attention import Probe
 from ttt3r.nn.blocks import DecoderBlock, EncoderBlock
 from ttt3r.nn.layers import LayerNorm, Linear, PatchEmbed
 from ttt3r.nn.memory import PoseMemory
-from ttt3r.nn.rope import Rotary, grid_positions, rotary
+from ttt3r.nn.rope import Rotary, absolute_positions, grid_positions, rotary
 from ttt3r.rules.base import Rule, advance, broadcast_to_rank
 from ttt3r.types import ImagePolicy
 
@@ -251,12 +252,23 @@ class Cut3r(nn.Module):
         return self._read(decoded, tokens.size, wanted, gate=None)
 
     def compare(
-        self, first: Tokens, second: Tokens, outputs: Collection[str] = ("points", "pose", "world")
+        self,
+        first: Tokens,
+        second: Tokens,
+        outputs: Collection[str] = ("points", "pose", "world"),
+        probe: Probe | None = None,
     ) -> StepOutput:
         """Read the second frame of a pair against the first, whose tokens stand for the state.
 
         This is the network's two-view ancestor (DUSt3R, arXiv 2312.14132), whose world is the first
         camera. Training begins with it, since matching must be learned before memory.
+
+        Args:
+            first: the frame whose camera is the world.
+            second: the frame that is read.
+            outputs: as in `step`.
+            probe: called in each layer with the queries of the second frame (pose token first) and
+                the keys of the first.
         """
         wanted = check_outputs(outputs)
         batch = len(first.features)
@@ -266,7 +278,7 @@ class Cut3r(nn.Module):
             age=torch.zeros(batch, dtype=torch.int64, device=self.device),
         )
         decoded = self._decode(
-            state, second, state.age == 0, LogitProbe(()), self._grid(first.size)
+            state, second, state.age == 0, LogitProbe(()), self._grid(first.size), probe
         )
         return self._read(decoded, second.size, wanted, gate=None)
 
@@ -277,6 +289,7 @@ class Cut3r(nn.Module):
         first: Bool[Tensor, " batch"],
         probe: LogitProbe,
         state_at: Int[Tensor, "tokens 2"] | None = None,
+        image_probe: Probe | None = None,
     ) -> Decoded:
         """Run the interleaved decoders; each layer's two blocks read the layer before."""
         config = self.config
@@ -302,7 +315,7 @@ class Cut3r(nn.Module):
             zip(self.dec_blocks, self.dec_blocks_state, strict=True), start=1
         ):
             image, memory = (
-                image_block(image, memory, *in_image),
+                image_block(image, memory, *in_image, image_probe),
                 state_block(memory, image, *in_state, probe if probe.wanted else None),
             )
             middle[layer] = image
@@ -352,6 +365,9 @@ class Cut3r(nn.Module):
         config = self.config
         at = self._encoder_positions(size, config.encoder_heads)
         x = self.patch_embed(image)
+        if config.absolute_positions:
+            grid = (size[0] // config.patch_size, size[1] // config.patch_size)
+            x = x + absolute_positions(*grid, config.encoder_dim, self.device)
         for block in self.enc_blocks:
             x = block(x, at)
         return self.enc_norm(x)

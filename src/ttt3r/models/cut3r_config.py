@@ -20,7 +20,9 @@ class Cut3rConfig:
     """Everything that decides the shapes and the arithmetic of a CUT3R network.
 
     The defaults are the released 512-pixel network. Ranges of `confidence_range` are those of the
-    published activations: `low + exp(x)`, capped at `high`.
+    published activations: `low + exp(x)`, capped at `high`. `stem` (see `nn.layers.PatchEmbed`) and
+    `absolute_positions` (see `nn.rope.absolute_positions`) are for small networks; no released
+    network has them.
     """
 
     image_size: int = 512
@@ -49,6 +51,7 @@ class Cut3rConfig:
     confidence_range: tuple[float, float] = (1.0, float("inf"))
     rgb_head: bool = True
     half_rope_in_encoder: bool = False
+    absolute_positions: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; infinities become the string "inf"."""

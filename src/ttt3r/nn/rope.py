@@ -61,3 +61,26 @@ def grid_positions(
     rows = torch.arange(height, device=device)
     columns = torch.arange(width, device=device)
     return torch.cartesian_prod(rows, columns)
+
+
+def absolute_positions(
+    height: int, width: int, dim: int, device: torch.device | str | None = None
+) -> Float[Tensor, "positions dim"]:
+    """Sines and cosines of where each patch lies in the image, row by row.
+
+    Rotary embedding tells attention how far apart two tokens are, but a token says nothing of its
+    own place. A pointmap needs it (a pixel's ray is its place), and so does motion (a match means
+    something only with both places). Large networks learn to find it; small ones are told.
+
+    Args:
+        height: patches.
+        width: patches.
+        dim: channels, a multiple of 4.
+        device: where to put it.
+    """
+    places = grid_positions(height, width, device).float()
+    middle = torch.tensor([height - 1, width - 1], device=device) / 2
+    places = (places - middle) * (2 / max(height, width))  # -1 to 1 along the longer side
+    steps = torch.linspace(0, 1, dim // 4, device=device)
+    angles = places[:, :, None] * (torch.pi / 2 * 8**steps)
+    return torch.cat((angles.sin(), angles.cos()), dim=-1).flatten(1)

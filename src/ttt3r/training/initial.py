@@ -13,6 +13,8 @@ def initialise(model: Cut3r, seed: int) -> None:
 
     Products keep their scale; the modulated normalisation starts as plain normalisation, and the
     last layers of the heads start small, so that the first predictions are moderate everywhere.
+    Cross-attention starts as a comparison: queries and keys are projected alike, so that equal
+    tokens attend to each other, most of all at equal places.
     """
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
@@ -40,11 +42,15 @@ def initialise(model: Cut3r, seed: int) -> None:
     for name, module in head.named_modules():
         if name in ("proj", "cross_proj"):  # about 2.3 m straight ahead
             module.fc2.bias.view(4, -1)[2] = 1.2
-    for block in (*model.dec_blocks, *model.dec_blocks_state):
+    for block in model.dec_blocks:
         attention = block.cross_attn  # pyright: ignore[reportAttributeAccessIssue]
         bias = locality_bias(attention.heads, len(attention.projq.bias) // attention.heads)
         attention.projq.bias.copy_(bias)
-        attention.projk.bias.copy_(bias)
+        attention.projk.load_state_dict(attention.projq.state_dict())
+    # Both streams begin alike, so that the same content has the same tokens in both.
+    model.decoder_embed_state.load_state_dict(model.decoder_embed.state_dict())
+    if model.config.decoder_heads == model.config.state_heads:
+        model.dec_blocks_state.load_state_dict(model.dec_blocks.state_dict())
 
 
 def locality_bias(heads: int, head_dim: int, strength: float = 2.0) -> torch.Tensor:

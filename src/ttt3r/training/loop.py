@@ -21,9 +21,10 @@ from ttt3r.errors import InputError
 from ttt3r.geometry.camera import ray_map
 from ttt3r.models.base import Tokens, Views
 from ttt3r.models.cut3r import Cut3r
-from ttt3r.training.data import Batch
+from ttt3r.training.data import Batch, relative_to_first
 from ttt3r.training.initial import initialise
 from ttt3r.training.losses import frame_loss
+from ttt3r.training.matching import MatchingProbe, matches
 from ttt3r.training.recipe import Recipe, Stage
 
 Draw = Callable[[Stage, torch.Generator], Batch]
@@ -44,17 +45,20 @@ def pair_loss(model: Cut3r, batch: Batch, stage: Stage) -> tuple[Tensor, dict[st
     count = len(batch.image)
     tokens = model.encode(Views(image=torch.cat((batch.image[:, 0], batch.image[:, 1]))))
     first = Tokens(tokens.features.roll(count, 0), tokens.size, tokens.has_image)
-    output = model.compare(first, tokens, outputs_of(stage))
-    there, back = batch.target(1), backwards(batch).target(1)
+    reverse = backwards(batch)
+    patch = model.config.patch_size
+    probe = MatchingProbe(torch.cat((matches(reverse, patch), matches(batch, patch))))
+    output = model.compare(first, tokens, outputs_of(stage), probe)
+    there, back = batch.target(1), reverse.target(1)
     pairs = zip(vars(back).values(), vars(there).values(), strict=True)
     target = replace(there, **dict(zip(vars(there), map(torch.cat, pairs), strict=True)))
-    return frame_loss(output, target, stage.loss)
+    loss, parts = frame_loss(output, target, stage.loss)
+    parts["matching"] = probe.loss().detach()
+    return loss + stage.loss.matching * probe.loss(), parts
 
 
 def backwards(batch: Batch) -> Batch:
     """The same clips with time reversed, relative to what is now the first frame."""
-    from ttt3r.training.data import relative_to_first
-
     flipped = [value.flip(1) for value in vars(batch).values()]
     turned = Batch(*flipped)
     return replace(turned, world_from_camera=relative_to_first(turned.world_from_camera))

@@ -51,6 +51,7 @@ class LossWeights:
         rotation: distance of unit quaternions.
         translation: distance of camera centres over the scene's mean depth.
         rgb: squared error of colours in [-1, 1].
+        matching: cross-entropy of the attention from one frame of a pair to the other.
         confidence: α, the reward for claiming to be sure.
     """
 
@@ -60,6 +61,7 @@ class LossWeights:
     rotation: float = 20.0
     translation: float = 20.0
     rgb: float = 0.0
+    matching: float = 1.0
     confidence: float = 0.2
 
 

@@ -26,6 +26,7 @@ CHOICES = {
     "confidence_mode": ("exp", "sigmoid"),
     "rgb_head": (True, False),
     "half_rope_in_encoder": (True, False),
+    "absolute_positions": (True, False),
 }
 
 
@@ -43,7 +44,8 @@ def sizes_from_shapes(shapes: Shapes) -> dict[str, Any]:
     width = size("enc_blocks.0.mlp.fc1.weight", 1, 2)
     heads = {key.split(".")[1] for key in shapes if key.startswith("downstream_head.")}
     found: dict[str, Any] = {
-        "patch_size": size("patch_embed.proj.weight", 3, 4),
+        "patch_size": size("patch_embed_ray_map.proj.weight", 3, 4),
+        "stem": _stem(shapes),
         "encoder_dim": size("decoder_embed.weight", 1, 2),
         "encoder_depth": _depth(shapes, "enc_blocks"),
         "ray_encoder_depth": _depth(shapes, "enc_blocks_ray_map"),
@@ -68,6 +70,16 @@ def sizes_from_shapes(shapes: Shapes) -> dict[str, Any]:
         case (int(a), int(b), int(c), int(d), int(feature), int(last)):
             found["dpt"] = DptSizes((a, b, c, d), feature, last)
     return {field: value for field, value in found.items() if value is not None}
+
+
+def _stem(shapes: Shapes) -> tuple[int, ...] | None:
+    """Channels of the convolutions before the patches; None without any trace of patches."""
+    if "patch_embed.proj.weight" not in shapes:
+        return None
+    widths = []
+    while (shape := shapes.get(f"patch_embed.stem{len(widths)}.weight")) is not None:
+        widths.append(shape[0])
+    return tuple(widths)
 
 
 def _depth(shapes: Shapes, prefix: str) -> int | None:
@@ -115,6 +127,7 @@ def _bad_values(config: Cut3rConfig) -> list[str]:
     numbers = {field: (getattr(config, field), limit) for field, limit in INTEGERS.items()}
     widths = (*config.dpt.layers, config.dpt.feature, config.dpt.last)
     numbers |= {f"width {i} of dpt": (width, WIDEST) for i, width in enumerate(widths)}
+    numbers |= {f"width {i} of stem": (width, WIDEST) for i, width in enumerate(config.stem)}
     problems = [
         f"{field} is {value!r}, not an integer from 1 to {limit}"
         for field, (value, limit) in numbers.items()
@@ -151,6 +164,8 @@ def _bad_heads(config: Cut3rConfig) -> list[str]:
         problems.append("the heads read two decoder layers, so decoder_depth must be 2 or more")
     if config.head == "dpt" and config.patch_size != 16:
         problems.append("the DPT head needs patch_size 16")
+    if config.patch_size % 2 ** min(len(config.stem), 16):
+        problems.append("each convolution of the stem halves the patch, which must stay whole")
     if config.image_size < config.patch_size:
         problems.append("image_size is smaller than a patch")
     return problems
