@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "viewer": {"geometry", "stream"},
     "evaluation": {"geometry", "stream", "sources"},
     "scenes": {"geometry", "sources"},
-    "training": {"models", "rules", "weights", "scenes", "geometry", "stream"},
+    "training": {"models", "nn", "rules", "weights", "scenes", "geometry", "stream"},
     "batch": {"stream", "export", "sources", "weights"},
     "cli": set(),  # anything, but inside functions; see below
 }
@@ -40,7 +40,16 @@ BY_NAME = {("stream/run.py", "ttt3r.export")}
 
 BASE_DEPENDENCIES = {"torch", "numpy", "safetensors", "jaxtyping", "PIL", "av", "tyro", "rich"}
 # Imported in functions only, with an error that prints the pip line.
-EXTRAS = {"pillow_heif", "viser", "rerun", "huggingface_hub", "ray", "pycolmap", "scipy"}
+EXTRAS = {
+    "pillow_heif",
+    "viser",
+    "rerun",
+    "huggingface_hub",
+    "ray",
+    "pycolmap",
+    "scipy",
+    "matplotlib",
+}
 CLI_TOP_LEVEL = {"ttt3r.cli", "ttt3r.errors", "ttt3r.__version__"}
 
 MOST_LINES, LONGEST_FUNCTION = 400, 60  # of functions without their docstrings

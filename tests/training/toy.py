@@ -33,7 +33,13 @@ NETWORK = Cut3rConfig(
 def recipe(pairs: int = 150, clips: int = 50) -> Recipe:
     first = Stage("pairs", "pairs", pairs, 4, 2, (32, 48), "few", 2e-3, warmup=10)
     second = replace(
-        first, name="clips", task="clips", steps=clips, frames=3, rays=0.3, loss=LossWeights(rgb=0.3)
+        first,
+        name="clips",
+        task="clips",
+        steps=clips,
+        frames=3,
+        rays=0.3,
+        loss=LossWeights(rgb=0.3),
     )
     return Recipe(
         name="toy",

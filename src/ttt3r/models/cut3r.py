@@ -5,9 +5,7 @@ two interleaved decoders then let state and frame read each other, heads read th
 and an update rule decides what becomes of the state.
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from math import isqrt
+from collections.abc import Collection
 from typing import Literal
 
 import torch
@@ -17,7 +15,6 @@ from torch import Tensor, nn
 from ttt3r.errors import SettingError
 from ttt3r.models.base import (
     Capabilities,
-    State,
     StepOutput,
     Tokens,
     Views,
@@ -26,6 +23,7 @@ from ttt3r.models.base import (
 )
 from ttt3r.models.cut3r_config import Cut3rConfig
 from ttt3r.models.cut3r_heads import DptHeads, LinearHeads
+from ttt3r.models.cut3r_state import Cut3rState, Decoded, state_positions
 from ttt3r.models.evidence import LogitProbe
 from ttt3r.nn.attention import Probe
 from ttt3r.nn.blocks import DecoderBlock, EncoderBlock
@@ -34,52 +32,6 @@ from ttt3r.nn.memory import PoseMemory
 from ttt3r.nn.rope import Rotary, absolute_positions, grid_positions, rotary
 from ttt3r.rules.base import Rule, advance, broadcast_to_rank
 from ttt3r.types import ImagePolicy
-
-
-@dataclass(frozen=True)
-class Cut3rState(State):
-    """All that CUT3R remembers of a stream.
-
-    Attributes:
-        tokens: the state proper, float32.
-        pose_memory: slots of the pose memory, float32.
-        age: frames seen since the segment began.
-        rule_memory: what the update rule remembers.
-    """
-
-    tokens: Float[Tensor, "batch tokens channels"]
-    pose_memory: Float[Tensor, "batch slots wide"]
-    age: Int[Tensor, " batch"]
-    rule_memory: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """What the two decoders make of a frame and a state.
-
-    Attributes:
-        levels: patch tokens of the encoder, and of the decoder at one half, three quarters and end.
-        pose_token: refined pose token.
-        candidate: state that the decoder proposes.
-        global_feature: mean of the frame's encoder tokens.
-        projected: the decoder's input projection of the patch tokens.
-    """
-
-    levels: tuple[Tensor, Tensor, Tensor, Tensor]
-    pose_token: Float[Tensor, "batch 1 channels"]
-    candidate: Float[Tensor, "batch tokens channels"]
-    global_feature: Float[Tensor, "batch 1 encoder_channels"]
-    projected: Float[Tensor, "batch patches channels"]
-
-
-def state_positions(count: int, kind: Literal["1d", "2d"] = "2d") -> Int[Tensor, "count 2"]:
-    """(row, column) of each state token: on a grid of even width, or (i, i) for "1d"."""
-    index = torch.arange(count)
-    if kind == "1d":
-        return torch.stack((index, index), dim=1)
-    width = isqrt(count)
-    width += width % 2
-    return torch.stack((index // width, index % width), dim=1)
 
 
 class Cut3r(nn.Module):

@@ -18,8 +18,9 @@ import tyro
 from ttt3r.errors import InputError, Ttt3rError
 from ttt3r.training.data import Clips
 from ttt3r.training.feed import DeviceFeed, DiskFeed
-from ttt3r.training.loop import Trainer
+from ttt3r.training.loop import CHECKPOINT, Trainer
 from ttt3r.training.pack import pack
+from ttt3r.training.parts import join, split
 from ttt3r.training.recipe import load_recipe
 from ttt3r.training.validate import validate
 
@@ -98,6 +99,35 @@ class Pack:
 
 
 @dataclass(frozen=True)
+class Split:
+    """Write a checkpoint as parts of at most 16 MiB, without the optimiser's moments."""
+
+    folder: Path
+    """Where the training is."""
+    out: Path
+    """Folder for the parts."""
+
+    def run(self) -> None:
+        """Write the parts."""
+        for path in split(self.folder / CHECKPOINT, self.out):
+            print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
+
+
+@dataclass(frozen=True)
+class Join:
+    """Make a checkpoint of parts, from which a training goes on."""
+
+    parts: Path
+    """Folder that holds the parts."""
+    folder: Path
+    """Where the training shall be."""
+
+    def run(self) -> None:
+        """Write the checkpoint."""
+        join(self.parts, self.folder / CHECKPOINT)
+
+
+@dataclass(frozen=True)
 class Plot:
     """Draw a training's log: losses, and errors on validation clips."""
 
@@ -113,7 +143,7 @@ class Plot:
         print(plot(self.folder, self.out or self.folder / "log.png"))
 
 
-COMMANDS = {"train": Train, "pack": Pack, "plot": Plot}
+COMMANDS = {"train": Train, "pack": Pack, "split": Split, "join": Join, "plot": Plot}
 
 
 def main(words: list[str]) -> int:

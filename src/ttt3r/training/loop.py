@@ -27,6 +27,7 @@ from ttt3r.training.losses import frame_loss
 from ttt3r.training.matching import MatchingProbe, matches
 from ttt3r.training.recipe import Recipe, Stage
 
+CHECKPOINT = "checkpoint.safetensors"
 Draw = Callable[[Stage, torch.Generator], Batch]
 
 
@@ -148,6 +149,13 @@ class Trainer:
             }
         if recipe.precision == "bfloat16":
             self.model.set_precision(torch.bfloat16)
+        if recipe.compile:
+            for block in (
+                *self.model.enc_blocks,
+                *self.model.dec_blocks,
+                *self.model.dec_blocks_state,
+            ):
+                block.compile(dynamic=True)
         self.progress = Progress()
         if self.checkpoint.exists():
             self._resume()
@@ -156,7 +164,7 @@ class Trainer:
     @property
     def checkpoint(self) -> Path:
         """The checkpoint file."""
-        return self.folder / "checkpoint.safetensors"
+        return self.folder / CHECKPOINT
 
     @property
     def total_steps(self) -> int:

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from ttt3r.errors import InputError
 from ttt3r.files import write_atomically
+from ttt3r.training.loop import CHECKPOINT
 from ttt3r.training.recipe import Recipe
 from ttt3r.types import ImagePolicy
 from ttt3r.weights.card import Card
@@ -23,7 +24,7 @@ def pack(recipe: Recipe, folder: Path, out: Path, commit: str = "") -> Path:
     Raises:
         InputError: if there is no checkpoint, or it holds numbers that float16 cannot.
     """
-    path = folder / "checkpoint.safetensors"
+    path = folder / CHECKPOINT
     if not path.is_file():
         raise InputError(f"there is no checkpoint in {folder}; train first")
     prefix, tensors = "average.", {}

@@ -80,6 +80,7 @@ class Recipe:
         ema: decay of the averaged weights.
         weight_decay: of AdamW.
         clip_gradient: largest norm of a gradient.
+        compile: compile the blocks of the network; for GPUs.
         render: "disk" renders clips once; "device" renders fresh ones for every step.
     """
 
@@ -94,6 +95,7 @@ class Recipe:
     ema: float = 0.999
     weight_decay: float = 0.02
     clip_gradient: float = 1.0
+    compile: bool = False
     render: Literal["disk", "device"] = "disk"
 
 
