@@ -1,39 +1,47 @@
-"""Run the main job on a generated clip: `python -m examples.demo FOLDER`."""
+"""Render a clip, reconstruct it, compare with its truth: `python -m examples.demo FOLDER`."""
 
+import shlex
 import sys
 from pathlib import Path
 
-from examples.clip import write_clip
+from examples.compare import compare, read_record
 from examples.overview import draw_overview
 from ttt3r import Run
 from ttt3r.cli import main as ttt3r
 
+SEED, FRAMES = 7, 60
+
+
+def command(*words: object) -> int:
+    """Run a ttt3r command as a user would type it; return its exit status."""
+    text = [str(word) for word in words]
+    print(f"$ ttt3r {shlex.join(text)}", flush=True)
+    return ttt3r(text)
+
 
 def main(folder: Path) -> int:
-    """Fill `folder` with a clip, its run, a point cloud and a picture; return the exit status."""
+    """Fill `folder` with a clip, its truth, its run, a point cloud and a picture.
+
+    Returns the exit status.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    clip, out = folder / "clip.mp4", folder / "run"
-    write_clip(clip)
-    print(f"$ ttt3r run {clip} --out {out} --overwrite")
-    status = ttt3r(["run", str(clip), "--out", str(out), "--overwrite"])
-    if status:
-        return status
-    cloud = folder / "cloud.ply"
-    print(f"$ ttt3r export {out} --to ply --out {cloud} --overwrite")
-    status = ttt3r(["export", str(out), "--to", "ply", "--out", str(cloud), "--overwrite"])
-    if status:
-        return status
+    clip, truth, out, cloud = (folder / n for n in ("clip.mp4", "truth", "run", "cloud.ply"))
+    scene = ("scene", "--seed", SEED, "--frames", FRAMES, "--out", clip, "--truth", truth)
+    export = ("export", out, "--to", "ply", "--out", cloud)
+    for words in (scene, ("run", clip, "--out", out), export):
+        status = command(*words, "--overwrite")
+        if status:
+            return status
     run = Run.open(out)
-    trained = run.manifest["model"]["trained"]
-    notice = "" if trained else "RANDOM WEIGHTS: this is not a reconstruction"
-    draw_overview(run, folder / "overview.png", notice or "What the network sees")
-    print()
-    if not trained:
-        print("The built-in weights are random for now, so this is NOT a reconstruction: the demo")
-        print("shows that everything from video to point cloud runs. For real output convert the")
-        print("published weights: see `ttt3r models` and docs/getting-started.md.")
-    print(f"Open {folder / 'overview.png'} first, then {cloud} in any point cloud viewer;")
-    print(f"the camera path is {out / 'trajectory.tum'} (TUM format).")
+    record = read_record(run, truth)
+    rows = compare(record)
+    print(f"\n{'error of':<34} {'this run':>8} {'baseline':>10}")
+    for row in rows:
+        print(row)
+    picture = folder / "overview.png"
+    draw_overview(run, record, picture, f"{clip.name}, synthetic, {len(run)} frames")
+    print(f"\nOpen {picture} first, then {cloud} in any point cloud viewer;")
+    print(f"the camera path is {out / 'trajectory.tum'} (TUM format), the truth is in {truth}.")
     return 0
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from examples.clip import write_clip
+from tests.sources.clips import write_clip
+from ttt3r import Run
 from ttt3r.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +22,9 @@ def blocks(page: str, language: str) -> list[str]:
 @pytest.fixture
 def workplace(tmp_path, monkeypatch) -> Path:
     """A folder with the clip that the pages talk of."""
-    write_clip(tmp_path / "walk.mp4", frames=6)
+    from ttt3r.scenes import make_clip
+
+    write_clip(tmp_path / "walk.mp4", list(make_clip(1, 6, (120, 160)).image.numpy()))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -70,14 +73,20 @@ def test_the_example_rule_is_a_rule(monkeypatch):
     assert set(session.state.rule_memory) == {"direction"}
 
 
-def test_demo(tmp_path, capsys):
-    from examples.demo import main as demo
+def test_demo(tmp_path, capsys, monkeypatch):
+    """The demo writes what it says, and its errors are below those of answers that see nothing."""
+    from examples import demo
 
-    assert demo(tmp_path / "demo") == 0
-    made = {path.name for path in (tmp_path / "demo").iterdir()}
-    assert made == {"clip.mp4", "run", "cloud.ply", "overview.png"}
-    assert "NOT a reconstruction" in capsys.readouterr().out
-    assert demo(tmp_path / "demo") == 0, "a second time"
+    made = {"clip.mp4", "truth", "run", "cloud.ply", "overview.png"}
+    assert demo.main(tmp_path / "demo") == 0
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == made
+    assert "baseline" in capsys.readouterr().out
+    rows = demo.compare(demo.read_record(Run.open(tmp_path / "demo/run"), tmp_path / "demo/truth"))
+    assert len(rows) == 3
+    for row in rows:
+        assert row.better, row
+    monkeypatch.setattr(demo, "FRAMES", 4)
+    assert demo.main(tmp_path / "demo") == 0, "a second time"
 
 
 def test_links_lead_somewhere():

@@ -6,7 +6,7 @@ import pytest
 from tests.scenes.twins import height, things
 from ttt3r.scenes import WORLDS, Scene, SceneOptions
 from ttt3r.scenes.layout import Builder, Placement, to_tensors, turned
-from ttt3r.scenes.paths import CLEARANCE, STYLES, camera_path, free, heading, look
+from ttt3r.scenes.paths import CLEARANCE, STYLES, camera_path, free, heading, look, smoothed
 
 SIZE = (8, 8)
 
@@ -31,13 +31,11 @@ def test_poses_are_rigid_and_upright(world: str, style: str):
 
 @pytest.mark.parametrize("style", STYLES)
 def test_paths_are_smooth(style: str):
-    """Walkers excepted, who turn on the spot."""
     for seed in range(12):
         poses = Scene(seed, 300, SIZE, SceneOptions(style=style)).poses
         step = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
         assert step.max() < (2.5 if style == "drive" else 0.3)
-        if style != "walk":
-            assert angles(poses).max() < 25
+        assert angles(poses).max() < 15
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -85,6 +83,16 @@ def test_look():
     np.testing.assert_allclose(poses[2, :3, 2], [0, 0.5**0.5, 0.5**0.5], atol=1e-12)
     rolled = look(np.zeros((1, 3)), forward[:1], np.full(1, 0.1))
     np.testing.assert_allclose(rolled[0, :2, 0], [np.cos(0.1), np.sin(0.1)], atol=1e-12)
+
+
+def test_smoothed_angles_keep_full_turns_and_lose_corners():
+    phase = np.linspace(0, 1, 721)
+    corner = 2 * np.pi * phase + np.where(phase < 0.5, 0.0, 1.0) * (phase < 0.9)
+    calm = smoothed(corner)
+    assert calm[-1] - calm[0] == pytest.approx(2 * np.pi)
+    assert np.abs(np.diff(corner)).max() > 0.9
+    assert np.abs(np.diff(calm)).max() < 0.05
+    np.testing.assert_allclose(smoothed(2 * np.pi * phase), 2 * np.pi * phase, atol=1e-9)
 
 
 def test_heading():

@@ -7,7 +7,6 @@ from ttt3r.weights.random import random_weights, tensors_sha256
 
 # Whoever changes these numbers changes everything that was made with the random networks.
 DIGESTS = {
-    "builtin": "5569efa23d20d3433544560e2c1fe68140eecf642691ceb02d1c7f8a33159b14",
     "tiny-dpt": "4d079305e88473b6ddbca7fb63a0184e668545482c63089eb023e3eb6a60cedb",
     "tiny-linear": "e2f4256422b4d5e75f204d429a636185c4a5ec4beacdc93bdf075ba6d3329d07",
 }

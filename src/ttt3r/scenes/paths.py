@@ -17,6 +17,7 @@ STYLES = ("hand", "walk", "orbit", "pan", "drive")
 INDOORS = ("hand", "hand", "walk", "orbit", "pan")  # drawn from; those named twice come more often
 OUTDOORS = ("drive", "drive", "walk", "hand", "pan")
 CLEARANCE = 0.25
+SHARPEST = 0.2  # radians between two frames
 ATTEMPTS = 60
 ON_THE_SPOT = 40
 Poses = Float[np.ndarray, "frames 4 4"]
@@ -57,7 +58,8 @@ def _positions(b: Builder, place: Place, style: str, phase: np.ndarray, size: fl
     anchor = middle + reach * b.random.uniform(-0.7, 0.7, 3)
     wave = _wave(b, phase, 3)
     if style in ("walk", "drive"):
-        track = middle + reach * np.clip(size * wave * (1.0, 0.3, 1.0), -1, 1)
+        # Not clipped: a path that stands still at a border has no direction to look along.
+        track = middle + reach * np.tanh(size * wave * (1.0, 0.3, 1.0))
         if style == "drive":  # up and down the street
             track[:, 2] = middle[2] + reach[2] * size * np.sin(2 * np.pi * phase)
             track[:, 0] = middle[0] + 0.5 * reach[0] * wave[:, 0]
@@ -73,6 +75,19 @@ def _positions(b: Builder, place: Place, style: str, phase: np.ndarray, size: fl
     return np.clip(anchor + amplitude * wave, low, high)
 
 
+def smoothed(angle: np.ndarray, width: float = 0.03) -> np.ndarray:
+    """A periodic course of angles, blurred by a share `width` of the period.
+
+    Over the period an angle may gain full turns; first and last sample are the same moment.
+    """
+    phase = np.linspace(0, 1, len(angle))
+    gain = angle[-1] - angle[0]
+    wave = np.fft.rfft((angle - gain * phase)[:-1])
+    wave *= np.exp(-0.5 * (2 * np.pi * width * np.arange(len(wave))) ** 2)
+    calm = np.fft.irfft(wave, len(angle) - 1)
+    return np.append(calm, calm[0]) + gain * phase
+
+
 def _directions(
     b: Builder, place: Place, style: str, phase: np.ndarray, position: np.ndarray
 ) -> np.ndarray:
@@ -85,9 +100,9 @@ def _directions(
     if style in ("walk", "drive"):
         step = np.gradient(position, axis=0)
         step = step + np.roll(step, 3, 0) + np.roll(step, -3, 0)  # periodic, so rolling is right
-        yaw = np.unwrap(np.arctan2(step[:, 0], step[:, 2]))
+        yaw = smoothed(np.unwrap(np.arctan2(step[:, 0], step[:, 2])))
         if style == "drive":
-            return heading(0.1 * wave[:, 0] + 0.05 * phase, 0.05 + 0.03 * wave[:, 1])
+            return heading(0.1 * wave[:, 0], 0.05 + 0.03 * wave[:, 1])
         return heading(yaw + 0.4 * wave[:, 0], pitch)
     middle = (np.array(place.low) + place.high) / 2
     if style == "orbit":
@@ -148,10 +163,11 @@ def camera_path(b: Builder, place: Place, frames: int, style: str | None = None)
     forward = _directions(b, place, style, fine, position)
     length = np.linalg.norm(np.diff(position, axis=0), axis=1).sum()
     unit = forward / np.linalg.norm(forward, axis=1, keepdims=True)
-    turn = np.linalg.norm(np.diff(unit, axis=0), axis=1).sum()
+    turns = np.linalg.norm(np.diff(unit, axis=0), axis=1)
     speed = np.exp(b.uniform(*np.log((0.2, 1.2) if style == "drive" else (0.012, 0.12))))
-    # Frames per period: no step longer than the speed, no turn faster than about 6 degrees.
-    period = max(length / speed, turn / np.exp(b.uniform(*np.log((0.015, 0.1)))), 24.0)
+    # Frames per period: at that speed, or so slow that turns are gentle on average and nowhere fast.
+    gentle = turns.sum() / np.exp(b.uniform(*np.log((0.015, 0.1))))
+    period = max(length / speed, gentle, len(turns) * turns.max() / SHARPEST, 24.0)
     phase = np.remainder(b.uniform(0.0, 1.0) + np.arange(frames) / period, 1.0)
 
     def sample(track: np.ndarray) -> np.ndarray:
