@@ -33,25 +33,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
 
 def test_the_loss_falls_over_the_first_200_steps(trained: Path) -> None:
     log = read_log(trained / "log.jsonl")
-    assert [record["step"] for record in log] == list(range(200))
+    assert [record["step"] for record in log] == list(range(230))
 
     def mean(name: str, steps: slice) -> float:
         values = [record[name] for record in log[steps]]
         return sum(values) / len(values)
 
-    assert mean("loss", slice(130, 150)) < 0.8 * mean("loss", slice(0, 20))
-    assert mean("points", slice(130, 150)) < 0.85 * mean("points", slice(0, 20))
-    assert mean("matching", slice(130, 150)) < 0.9 * mean("matching", slice(0, 20))
-    assert mean("points", slice(180, 200)) < 0.9 * mean("points", slice(0, 20))
-    assert mean("rgb", slice(180, 200)) < mean("rgb", slice(150, 160))
+    for name, share in (("loss", 0.8), ("points", 0.85), ("matching", 0.9)):
+        assert mean(name, slice(180, 200)) < share * mean(name, slice(0, 20)), name
+    assert mean("rgb", slice(220, 230)) < mean("rgb", slice(200, 205))
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(
     tmp_path: Path, cache: Path, trained: Path
 ) -> None:
-    trainer(tmp_path, cache).run(steps=120)
+    trainer(tmp_path, cache).run(steps=210)
     again = trainer(tmp_path, cache)
-    assert again.progress.step == 120
+    assert again.progress.step == 210
     again.run()
     expected, actual = (load_file(f / "checkpoint.safetensors") for f in (trained, tmp_path))
     assert expected.keys() == actual.keys()

@@ -21,7 +21,8 @@ def test_parts_join_to_a_checkpoint_that_goes_on(
     monkeypatch.setattr(parts, "PART_BYTES", 60_000)
     paths = parts.split(first.checkpoint, tmp_path / "parts")
     assert len(paths) > 3
-    assert all(path.stat().st_size < 120_000 for path in paths)
+    largest = max(weight.nbytes for weight in first.master.values())
+    assert all(path.stat().st_size < max(60_000, largest) + 30_000 for path in paths)
     parts.join(tmp_path / "parts", tmp_path / "second" / CHECKPOINT)
     second = trainer(tmp_path / "second", cache)
     assert second.progress.step == 2

@@ -30,7 +30,7 @@ NETWORK = Cut3rConfig(
 )
 
 
-def recipe(pairs: int = 150, clips: int = 50) -> Recipe:
+def recipe(pairs: int = 200, clips: int = 30) -> Recipe:
     first = Stage("pairs", "pairs", pairs, 4, 2, (32, 48), "few", 2e-3, warmup=10)
     second = replace(
         first,

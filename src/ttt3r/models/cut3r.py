@@ -164,6 +164,7 @@ class Cut3r(nn.Module):
         rule: Rule,
         outputs: Collection[str] = ("points", "pose"),
         update: Bool[Tensor, " batch"] | None = None,
+        image_probe: Probe | None = None,
     ) -> tuple[Cut3rState, StepOutput]:
         """Read the state with one frame per stream and return the next state.
 
@@ -173,12 +174,14 @@ class Cut3r(nn.Module):
             rule: how the candidate becomes the next state.
             outputs: any of "points" (or "self"), "pose", "world", "rgb"; others are not computed.
             update: streams whose state may change; None means all. Without an image it never does.
+            image_probe: called in each layer with the queries of the frame (pose token first) and
+                the keys of the state.
         """
         wanted = check_outputs(outputs)
         update = tokens.has_image if update is None else tokens.has_image & update
         first = state.age == 0
         probe = LogitProbe(rule.evidence)
-        decoded = self._decode(state, tokens, first, probe)
+        decoded = self._decode(state, tokens, first, probe, image_probe=image_probe)
         evidence = probe.evidence(rule.evidence, decoded.levels[0], decoded.projected)
         tokens_next, gate, rule_memory = advance(
             rule, state.tokens, decoded.candidate, evidence, state.rule_memory, first, update

@@ -21,6 +21,7 @@ from ttt3r.errors import InputError
 from ttt3r.geometry.camera import ray_map
 from ttt3r.models.base import Tokens, Views
 from ttt3r.models.cut3r import Cut3r
+from ttt3r.models.cut3r_state import state_positions
 from ttt3r.training.data import Batch, relative_to_first
 from ttt3r.training.initial import initialise
 from ttt3r.training.losses import frame_loss
@@ -86,13 +87,29 @@ def clip_loss(
             )
             given = Views(batch.image[:, frame], rays, tokens.has_image, draw[frame] < stage.rays)
             tokens = model.encode(given, absent="token")
-        state, output = model.step(state, tokens, rule, outputs_of(stage))
+        probe = state_probe(model, batch, frame) if frame and stage.loss.matching else None
+        state, output = model.step(state, tokens, rule, outputs_of(stage), image_probe=probe)
         loss, part = frame_loss(output, batch.target(frame), stage.loss)
+        if probe is not None:
+            loss = loss + stage.loss.matching * probe.loss()
+            part["matching"] = probe.loss().detach()
         total = total + loss / frames
         parts.append(part)
-    names = parts[0]
     later = parts[1:]  # the first frame's pose is trivial
-    return total, {name: torch.stack([p[name] for p in later]).mean() for name in names}
+    return total, {name: torch.stack([p[name] for p in later]).mean() for name in later[0]}
+
+
+def state_probe(model: Cut3r, batch: Batch, frame: int) -> MatchingProbe | None:
+    """Lets state tokens stand for the patches of the first frame at their own places.
+
+    None if the state's grid is too small for the frame's patches.
+    """
+    patch, places = model.config.patch_size, state_positions(model.config.state_size)
+    rows, columns = (int(side) // patch for side in batch.image.shape[-2:])
+    width = int(places[:, 1].max()) + 1
+    if columns > width or rows * width > len(places):
+        return None
+    return MatchingProbe(matches(batch, patch, frame, width))
 
 
 @dataclass

@@ -16,13 +16,23 @@ AGREEMENT = 0.05  # relative difference of depth within which two pixels show th
 NOTHING = -100
 
 
-def matches(batch: Batch, patch: int) -> Int[Tensor, "batch patches"]:
-    """For each patch of frame 1, the patch of frame 0 that shows its centre, or `NOTHING`."""
+def matches(
+    batch: Batch, patch: int, frame: int = 1, columns: int | None = None
+) -> Int[Tensor, "batch patches"]:
+    """For each patch of a frame, the patch of frame 0 that shows its centre, or `NOTHING`.
+
+    Args:
+        batch: clips.
+        patch: side of a patch in pixels.
+        frame: which frame's patches.
+        columns: width of the grid in which patches of frame 0 are counted row by row; None for
+            their own. The state's grid is as wide or wider, so that its tokens can stand for them.
+    """
     height, width = batch.image.shape[-2:]
     middle = slice(patch // 2, None, patch)
-    points = batch.points[:, 1, middle, middle].flatten(1, 2)
-    valid = batch.valid[:, 1, middle, middle].flatten(1)
-    first_from_second = invert(batch.world_from_camera[:, 0]) @ batch.world_from_camera[:, 1]
+    points = batch.points[:, frame, middle, middle].flatten(1, 2)
+    valid = batch.valid[:, frame, middle, middle].flatten(1)
+    first_from_second = invert(batch.world_from_camera[:, 0]) @ batch.world_from_camera[:, frame]
     seen = apply(first_from_second, points)
     k, z = batch.intrinsics[:, 0], seen[..., 2].clamp(min=1e-6)
     u = (seen[..., 0] / z * k[:, 0, 0, None] + k[:, 0, 2, None]).round().long()
@@ -32,7 +42,7 @@ def matches(batch: Batch, patch: int) -> Int[Tensor, "batch patches"]:
     rows = torch.arange(len(u), device=u.device)[:, None]
     there = batch.points[:, 0][rows, v, u][..., 2]
     same = inside & ((there - z).abs() < AGREEMENT * z)
-    index = v // patch * (width // patch) + u // patch
+    index = v // patch * (columns or width // patch) + u // patch
     return torch.where(same, index, NOTHING)
 
 
