@@ -1,6 +1,5 @@
 """Matches between patches, against a slow twin, and the loss that teaches them."""
 
-
 import pytest
 import torch
 
@@ -74,5 +73,3 @@ def test_no_match_costs_nothing() -> None:
     probe = MatchingProbe(torch.full((1, 3), NOTHING))
     probe(torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 5, 4))
     assert probe.loss() == 0
-
-

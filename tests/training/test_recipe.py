@@ -34,9 +34,16 @@ SMALLEST = """
 name = "x"
 seed = 1
 image = [32, 48]
-stages = [{name = "a", task = "pairs", steps = 1, batch = 1, frames = 2, size = [32, 48], clips = "s"}]
 clip_sets = { s = { clips = 2, frames = 2 } }
 validation = { clips = 1, frames = 2 }
+[[stages]]
+name = "a"
+task = "pairs"
+steps = 1
+batch = 1
+frames = 2
+size = [32, 48]
+clips = ["s"]
 [network]
 """
 
@@ -52,8 +59,8 @@ def test_a_small_recipe_reads() -> None:
         ("seed = 1", "sead = 1", "sead"),
         ("seed = 1", "", "seed"),
         ("steps = 1", "stops = 1", "stops"),
-        ('clips = "s"', 'clips = "t"', "names no clip set"),
-        ("frames = 2, size", "frames = 3, size", "frames must be"),
+        ('clips = ["s"]', 'clips = ["t"]', "names no clip set"),
+        ("batch = 1\nframes = 2", "batch = 1\nframes = 3", "frames from 2"),
         ("[network]", "[network]\nencoder_width = 3", "encoder_width"),
         ("name", "= name", "cannot be read"),
     ],

@@ -31,7 +31,7 @@ NETWORK = Cut3rConfig(
 
 
 def recipe(pairs: int = 200, clips: int = 30) -> Recipe:
-    first = Stage("pairs", "pairs", pairs, 4, 2, (32, 48), "few", 2e-3, warmup=10)
+    first = Stage("pairs", "pairs", pairs, 4, 2, (32, 48), ("few",), 2e-3, warmup=10)
     second = replace(
         first,
         name="clips",

@@ -239,8 +239,12 @@ def make_clip(
     size: tuple[int, int] = (144, 192),
     options: SceneOptions | None = None,
     device: torch.device | str = "cpu",
+    stride: int = 1,
 ) -> Clip:
-    """Render a whole clip; see `Scene`."""
-    scene = Scene(seed, frames, size, options)
-    parts = list(scene.chunks(device=device))
+    """Render a whole clip; see `Scene`. With a stride, of a path that many times as long."""
+    scene = Scene(seed, frames * stride, size, options)
+    if stride == 1:
+        parts = list(scene.chunks(device=device))
+    else:
+        parts = [scene.frames(i, i + 1, device) for i in range(0, len(scene), stride)]
     return Clip(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Clip)))

@@ -165,7 +165,7 @@ def camera_path(b: Builder, place: Place, frames: int, style: str | None = None)
     unit = forward / np.linalg.norm(forward, axis=1, keepdims=True)
     turns = np.linalg.norm(np.diff(unit, axis=0), axis=1)
     speed = np.exp(b.uniform(*np.log((0.2, 1.2) if style == "drive" else (0.012, 0.12))))
-    # Frames per period: at that speed, or so slow that turns are gentle on average and nowhere fast.
+    # Frames per period: at that speed, or so slow that turns are gentle on average, nowhere fast.
     gentle = turns.sum() / np.exp(b.uniform(*np.log((0.015, 0.1))))
     period = max(length / speed, gentle, len(turns) * turns.max() / SHARPEST, 24.0)
     phase = np.remainder(b.uniform(0.0, 1.0) + np.arange(frames) / period, 1.0)

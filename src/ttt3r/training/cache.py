@@ -33,6 +33,7 @@ class Shard:
         frames: frames per clip.
         size: (height, width).
         moving: share of clips in which things move.
+        stride: frames of the path from one frame of a clip to the next.
     """
 
     first_seed: int
@@ -40,18 +41,20 @@ class Shard:
     frames: int
     size: tuple[int, int]
     moving: float = 0.2
+    stride: int = 1
 
     @property
     def name(self) -> str:
         """File name."""
         height, width = self.size
-        return f"{self.first_seed}-{self.clips}x{self.frames}-{width}x{height}.safetensors"
+        pace = "" if self.stride == 1 else f"by{self.stride}"
+        return f"{self.first_seed}-{self.clips}x{self.frames}{pace}-{width}x{height}.safetensors"
 
     def render(self) -> dict[str, Tensor]:
         """Render all clips, stacked."""
         options = SceneOptions(moving=self.moving)
         clips = [
-            make_clip(seed, self.frames, self.size, options)
+            make_clip(seed, self.frames, self.size, options, stride=self.stride)
             for seed in range(self.first_seed, self.first_seed + self.clips)
         ]
         stacked = {
@@ -68,10 +71,11 @@ def shards(
     size: tuple[int, int],
     per_shard: int = 50,
     moving: float = 0.2,
+    stride: int = 1,
 ) -> list[Shard]:
     """Cut a range of seeds into shards."""
     return [
-        Shard(first_seed + start, min(per_shard, clips - start), frames, size, moving)
+        Shard(first_seed + start, min(per_shard, clips - start), frames, size, moving, stride)
         for start in range(0, clips, per_shard)
     ]
 

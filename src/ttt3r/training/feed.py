@@ -1,6 +1,7 @@
 """Where batches come from: clips rendered to disk once, or fresh ones rendered on the device."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -23,10 +24,14 @@ def _turned(stage: Stage, generator: torch.Generator) -> tuple[int, int]:
 
 
 def open_clips(
-    folder: Path, wanted: ClipSet, size: tuple[int, int], seeds: int, workers: int
+    folder: Path, wanted: Sequence[ClipSet], size: tuple[int, int], seeds: int, workers: int
 ) -> Clips:
-    """Render what is missing of a set of clips, and open it."""
-    parts = shards(seeds + wanted.first_seed, wanted.clips, wanted.frames, size)
+    """Render what is missing of sets of clips, and open them together."""
+    parts = [
+        shard
+        for one in wanted
+        for shard in shards(seeds + one.first_seed, one.clips, one.frames, size, stride=one.stride)
+    ]
     ensure(folder, parts, workers)
     return Clips(folder, parts)
 
@@ -42,13 +47,13 @@ class DiskFeed:
 
     def __init__(self, recipe: Recipe, folder: Path, workers: int = 2) -> None:
         self.recipe, self.folder, self.workers = recipe, folder, workers
-        self.sets: dict[str, Clips] = {}
+        self.sets: dict[tuple[str, ...], Clips] = {}
 
     def __call__(self, stage: Stage, generator: torch.Generator) -> Batch:
         """Draw the batch of one step."""
         if stage.clips not in self.sets:
-            wanted = self.recipe.clip_sets[stage.clips]
-            logger.info("opening %d clips of %d frames", wanted.clips, wanted.frames)
+            wanted = [self.recipe.clip_sets[name] for name in stage.clips]
+            logger.info("opening %d clips", sum(one.clips for one in wanted))
             self.sets[stage.clips] = open_clips(
                 self.folder, wanted, self.recipe.image, TRAINING_SEEDS, self.workers
             )
@@ -59,29 +64,40 @@ class DiskFeed:
     def validation(self) -> Clips:
         """The clips that measure progress."""
         wanted, size = self.recipe.validation, self.recipe.image
-        return open_clips(self.folder, wanted, size, VALIDATION_SEEDS, self.workers)
+        return open_clips(self.folder, [wanted], size, VALIDATION_SEEDS, self.workers)
 
 
 class Pool(Clips):
-    """A ring of clips in memory, of which the oldest are replaced by newly rendered ones."""
+    """A ring of clips in memory, of which the oldest are replaced by newly rendered ones.
 
-    def __init__(self, wanted: ClipSet, size: tuple[int, int], device: torch.device | str) -> None:
+    Args:
+        wanted: sets whose clips take turns; their sizes together are the pool's.
+        size: (height, width) of the frames.
+        device: where to render.
+    """
+
+    def __init__(
+        self, wanted: Sequence[ClipSet], size: tuple[int, int], device: torch.device | str
+    ) -> None:
         self.wanted, self.size, self.device = wanted, size, device
         self.parts: list[dict[str, Tensor]] = []
         self.index: list[tuple[int, int]] = []
+        self.capacity = sum(one.clips for one in wanted)
         self.rendered = 0
 
     def grow(self, clips: int) -> None:
         """Render so many clips more."""
         for _ in range(clips):
-            seed = TRAINING_SEEDS + self.wanted.first_seed + self.rendered
-            clip = make_clip(seed, self.wanted.frames, self.size, device=self.device)
+            turn, of = divmod(self.rendered, len(self.wanted))
+            one = self.wanted[of]
+            seed = TRAINING_SEEDS + one.first_seed + turn
+            clip = make_clip(seed, one.frames, self.size, device=self.device, stride=one.stride)
             part = {field.name: getattr(clip, field.name)[None] for field in fields(Clip)}
-            if len(self.parts) < self.wanted.clips:
+            if len(self.parts) < self.capacity:
                 self.index.append((len(self.parts), 0))
                 self.parts.append(part)
             else:
-                self.parts[self.rendered % self.wanted.clips] = part
+                self.parts[self.rendered % self.capacity] = part
             self.rendered += 1
 
 
@@ -110,8 +126,9 @@ class DeviceFeed(DiskFeed):
     def __call__(self, stage: Stage, generator: torch.Generator) -> Batch:
         """Draw the batch of one step."""
         if stage.clips not in self.sets:
-            pool = Pool(self.recipe.clip_sets[stage.clips], self.recipe.image, self.device)
-            pool.grow(min(self.first, pool.wanted.clips))
+            wanted = [self.recipe.clip_sets[name] for name in stage.clips]
+            pool = Pool(wanted, self.recipe.image, self.device)
+            pool.grow(min(self.first, pool.capacity))
             self.sets[stage.clips] = pool
         pool = self.sets[stage.clips]
         assert isinstance(pool, Pool)

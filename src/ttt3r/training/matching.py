@@ -1,7 +1,8 @@
 """Teaches attention to match: which patch of one frame shows what a patch of the other shows.
 
-From poses and pointmaps alone, small networks spend most of a training on a plateau where they claim
-that the camera never moves. Telling half of the heads of the cross-attention where to look ends it.
+From poses and pointmaps alone, small networks spend most of a training on a plateau where they
+claim that the camera never moves. Telling half of the heads of the cross-attention where to look
+helps them off it.
 """
 
 import torch

@@ -21,11 +21,13 @@ class ClipSet:
         clips: how many.
         frames: frames of each.
         first_seed: offset from the start of the seeds for their purpose.
+        stride: frames of the camera's path from one frame of a clip to the next.
     """
 
     clips: int
     frames: int
     first_seed: int = 0
+    stride: int = 1
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Stage:
         batch: clips per step; a pair is used in both orders.
         frames: frames per clip.
         size: (height, width); every fourth step or so the network sees it turned to portrait.
-        clips: name of the clip set.
+        clips: names of the clip sets, all with clips of one length.
         learning_rate: peak; it is warmed up first and falls to a tenth along half a cosine.
         warmup: steps.
         span: most frames of a clip between the first and the last one used; 0 for no limit.
@@ -54,7 +56,7 @@ class Stage:
     batch: int
     frames: int
     size: tuple[int, int]
-    clips: str
+    clips: tuple[str, ...]
     learning_rate: float = 5e-4
     warmup: int = 200
     span: int = 0
@@ -133,10 +135,14 @@ def recipe_from_text(text: str) -> Recipe:
         raise SettingError(f"the recipe cannot be read: {error}") from error
     recipe = _fill(Recipe, values, "the recipe")
     for stage in recipe.stages:
-        if stage.clips not in recipe.clip_sets:
-            raise SettingError(f"stage {stage.name} names no clip set: {stage.clips!r}")
-        if stage.frames > recipe.clip_sets[stage.clips].frames or stage.frames < 2:
-            raise SettingError(f"stage {stage.name}: frames must be from 2 to its clips' length")
+        unknown = [name for name in stage.clips if name not in recipe.clip_sets]
+        if unknown or not stage.clips:
+            raise SettingError(f"stage {stage.name} names no clip set: {unknown}")
+        lengths = {recipe.clip_sets[name].frames for name in stage.clips}
+        if len(lengths) > 1 or not 2 <= stage.frames <= min(lengths):
+            raise SettingError(
+                f"stage {stage.name}: its clips must be of one length, and frames from 2 to that"
+            )
     return recipe
 
 
