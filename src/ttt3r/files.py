@@ -1,8 +1,30 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and two writers never meet."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+
+def lock(path: Path) -> BinaryIO | None:
+    """Hold a lock file until the result is closed; the system lets go if the process dies.
+
+    Returns:
+        The open file, or None if another process holds it.
+    """
+    file = path.open("wb")
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            return None
+    return file
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], *, sync: bool = False) -> None:

@@ -87,6 +87,22 @@ def test_workers_share_a_batch_and_do_the_same(tmp_path: Path, cache: Path) -> N
         assert second == pytest.approx(first, rel=0.05)
 
 
+def test_two_trainings_in_one_folder_and_damaged_checkpoints_are_refused(
+    tmp_path: Path, cache: Path
+) -> None:
+    from ttt3r.files import lock
+
+    one = trainer(tmp_path, cache)
+    held = lock(tmp_path / "lock")
+    assert held is not None
+    with held, pytest.raises(InputError, match="another process"):
+        one.run(steps=1)
+    one.run(steps=1)
+    one.checkpoint.write_bytes(one.checkpoint.read_bytes()[:1000])
+    with pytest.raises(InputError, match="damaged"):
+        trainer(tmp_path, cache)
+
+
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, cache: Path) -> None:
     from dataclasses import replace
 

@@ -10,16 +10,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ttt3r.errors import RunError, SessionError
-from ttt3r.files import write_atomically
+from ttt3r.files import lock, write_atomically
 from ttt3r.stream import run, tum
 from ttt3r.stream.frame_file import read_pose, write_prediction
 from ttt3r.stream.session import Session
 from ttt3r.types import Prediction
-
-try:
-    import fcntl
-except ImportError:  # Windows: concurrent writers are then not detected
-    fcntl = None
 
 WAITING = 4
 KEPT = "Frames written so far are kept; make room or fix the permissions, then go on with --resume."
@@ -123,7 +118,7 @@ class RunWriter:
     def _open(self, settings: dict[str, Any], resume: bool, overwrite: bool) -> BinaryIO | None:
         folder = self.folder
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _lock(folder)
+        held = _lock(folder)
         try:
             if resume and _has_frames(folder):
                 _compare(run.read_manifest(folder), settings)
@@ -133,9 +128,9 @@ class RunWriter:
             self._manifest = {"format": run.FORMAT, "status": "running", **settings}
             self._note_status("running")
         except BaseException:
-            lock.close()
+            held.close()
             raise
-        return lock
+        return held
 
     def _note_status(self, status: str) -> None:
         text = json.dumps(self._manifest | {"status": status}, indent=2) + "\n"
@@ -215,14 +210,10 @@ def _clear(folder: Path) -> None:
 
 def _lock(folder: Path) -> BinaryIO:
     """Hold the folder against a second writer; the system lets go if the process dies."""
-    lock = (folder / run.LOCK).open("wb")
-    if fcntl is not None:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            raise RunError(f"another process is writing the run in {folder}") from None
-    return lock
+    held = lock(folder / run.LOCK)
+    if held is None:
+        raise RunError(f"another process is writing the run in {folder}")
+    return held
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

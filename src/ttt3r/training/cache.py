@@ -4,7 +4,6 @@ A cache is a folder of shards, one file for some tens of clips; a shard that is 
 rendered again, so an interrupted rendering goes on where it stopped.
 """
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
@@ -15,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ttt3r.files import write_atomically
 from ttt3r.scenes.clip import Clip, SceneOptions, make_clip
 
 # Seeds are kept apart by what they are for; nothing is ever chosen by looking at test scenes.
@@ -84,9 +84,8 @@ def _make(shard: Shard, folder: Path) -> str:
     torch.set_num_threads(1)
     path = folder / shard.name
     if not path.exists():
-        partial = folder / f".{shard.name}.{os.getpid()}"
-        save_file(shard.render(), partial)
-        partial.replace(path)
+        tensors = shard.render()
+        write_atomically(path, lambda partial: save_file(tensors, partial))
     return shard.name
 
 

@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ttt3r import rules
 from ttt3r.errors import InputError
+from ttt3r.files import lock, write_atomically
 from ttt3r.geometry.camera import ray_map
 from ttt3r.models.base import Tokens, Views
 from ttt3r.models.cut3r import Cut3r
@@ -203,12 +205,21 @@ class Trainer:
         fall = 0.55 + 0.45 * math.cos(math.pi * within / stage.steps)
         return stage.learning_rate * rise * fall
 
-    def run(self, steps: int | None = None, minutes: float = math.inf, save_every: int = 250):
-        """Train until the end of the recipe, of `steps`, or of the time; save on the way."""
+    def run(
+        self, steps: int | None = None, minutes: float = math.inf, save_every: int = 250
+    ) -> None:
+        """Train until the end of the recipe, of `steps`, or of the time; save on the way.
+
+        Raises:
+            InputError: if another process is training in the same folder.
+        """
+        held = lock(self.folder / "lock")
+        if held is None:
+            raise InputError(f"another process is training in {self.folder}")
         last = self.total_steps if steps is None else min(self.total_steps, steps)
         began, end = time.monotonic(), time.monotonic() + 60 * minutes
         already = self.progress.seconds
-        with ThreadPoolExecutor(1) as ahead:
+        with held, ThreadPoolExecutor(1) as ahead:
             for step, batch in self._batches(ahead, last):
                 self.one_step(step, batch)
                 self.progress.seconds = already + time.monotonic() - began
@@ -300,18 +311,20 @@ class Trainer:
             tensors[f"second.{name}"] = state["exp_avg_sq"]
             tensors[f"count.{name}"] = state["step"]
         header = {key: str(value) for key, value in vars(self.progress).items()}
-        partial = self.checkpoint.with_suffix(".partial")
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, header)
-        partial.replace(self.checkpoint)
+        ready = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        write_atomically(self.checkpoint, lambda path: save_file(ready, path, header))
 
     @torch.no_grad()
     def _resume(self) -> None:
         """Take up weights, averages and optimiser from the checkpoint."""
-        from safetensors import safe_open
-
-        tensors = load_file(self.checkpoint)
-        with safe_open(self.checkpoint, framework="pt") as file:
-            header = file.metadata()
+        try:
+            tensors = load_file(self.checkpoint)
+            with safe_open(self.checkpoint, framework="pt") as file:
+                header = file.metadata()
+        except SafetensorError as error:
+            raise InputError(
+                f"{self.checkpoint} is damaged ({error}); delete it to begin anew"
+            ) from error
         self.progress = Progress(
             int(header["step"]), float(header["seconds"]), int(header["frames"])
         )
