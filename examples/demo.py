@@ -9,7 +9,7 @@ from examples.overview import draw_overview
 from ttt3r import Run
 from ttt3r.cli import main as ttt3r
 
-SEED, FRAMES = 7, 60
+SEED, FRAMES = 5, 40
 
 
 def command(*words: object) -> int:
@@ -26,8 +26,9 @@ def main(folder: Path) -> int:
     """
     folder.mkdir(parents=True, exist_ok=True)
     clip, truth, out, cloud = (folder / n for n in ("clip.mp4", "truth", "run", "cloud.ply"))
-    scene = ("scene", "--seed", SEED, "--frames", FRAMES, "--out", clip, "--truth", truth)
-    export = ("export", out, "--to", "ply", "--out", cloud)
+    scene = ("scene", "--world", "room", "--style", "hand", "--seed", SEED, "--frames", FRAMES)
+    scene += ("--out", clip, "--truth", truth)
+    export = ("export", out, "--to", "ply", "--out", cloud, "--min-confidence", 1.2)
     for words in (scene, ("run", clip, "--out", out), export):
         status = command(*words, "--overwrite")
         if status:

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ttt3r import Prediction, Run
 from ttt3r.errors import InputError
-from ttt3r.evaluation.streaming import Record
+from ttt3r.evaluation.streaming import Record, score
 from ttt3r.evaluation.trajectory import align
 
 TILE, GAP, LABEL = (240, 180), 14, 26
@@ -96,10 +96,14 @@ def draw_overview(run: Run, record: Record, path: Path, title: str, columns: int
     known = np.concatenate([depth[depth > 0] for depth in depths])
     low, high = np.percentile(known, (1, 99)) if len(known) else (1.0, 10.0)
     predictions = [run[i] for i in chosen]
+    fit = score(record).depth_scale
+    scale = fit.affine.scale if fit is not None and fit.affine is not None else 1.0
     rows = {
         "input": [p.image.numpy() for p in predictions if p.image is not None],
-        "depth": [
-            colourise(p.depth.numpy(), low, high) for p in predictions if p.depth is not None
+        f"depth of this run, times {scale:.2f}": [
+            colourise(scale * p.depth.numpy(), low, high)
+            for p in predictions
+            if p.depth is not None
         ],
         f"true depth, {low:.1f} m (yellow) to {high:.1f} m (blue)": [
             colourise(depth, low, high) for depth in depths

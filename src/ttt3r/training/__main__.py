@@ -16,6 +16,7 @@ import torch
 import tyro
 
 from ttt3r.errors import InputError, Ttt3rError
+from ttt3r.training.confidence import refit_checkpoint
 from ttt3r.training.data import Clips
 from ttt3r.training.feed import DeviceFeed, DiskFeed
 from ttt3r.training.loop import CHECKPOINT, Trainer
@@ -81,6 +82,23 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Confidence:
+    """Fit the confidence of a checkpoint's weights anew; nothing else about them changes."""
+
+    recipe: Recipe
+    folder: Path
+    """Where the training is."""
+    cache: Path | None = None
+    """Rendered clips; by default FOLDER/cache."""
+
+    def run(self) -> None:
+        """Fit it."""
+        recipe = load_recipe(self.recipe)
+        feed = DiskFeed(recipe, self.cache or self.folder / "cache")
+        print(refit_checkpoint(recipe, self.folder / CHECKPOINT, feed))
+
+
+@dataclass(frozen=True)
 class Pack:
     """Write a training's averaged weights as a float16 file that can be loaded."""
 
@@ -143,7 +161,14 @@ class Plot:
         print(plot(self.folder, self.out or self.folder / "log.png"))
 
 
-COMMANDS = {"train": Train, "pack": Pack, "split": Split, "join": Join, "plot": Plot}
+COMMANDS = {
+    "train": Train,
+    "confidence": Confidence,
+    "pack": Pack,
+    "split": Split,
+    "join": Join,
+    "plot": Plot,
+}
 
 
 def main(words: list[str]) -> int:

@@ -52,7 +52,7 @@ class LossWeights:
         translation: distance of camera centres over the scene's mean depth.
         rgb: squared error of colours in [-1, 1].
         matching: cross-entropy of the attention from one frame of a pair to the other.
-        confidence: α, the reward for claiming to be sure.
+        confidence: α, the reward for claiming to be sure; errors above it earn no confidence.
     """
 
     points: float = 1.0
@@ -62,7 +62,7 @@ class LossWeights:
     translation: float = 20.0
     rgb: float = 0.0
     matching: float = 1.0
-    confidence: float = 0.2
+    confidence: float = 0.6
 
 
 def robust(error: Tensor, width: float = 0.1) -> Tensor:
