@@ -15,13 +15,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ttt3r import rules
 from ttt3r.errors import InputError
 from ttt3r.files import write_atomically
 from ttt3r.geometry.se3 import apply
 from ttt3r.models.base import Tokens, Views
 from ttt3r.models.cut3r import Cut3r
 from ttt3r.nn.blocks import LinearHead
-from ttt3r.rules.overwrite import Overwrite
 from ttt3r.training.data import Batch
 from ttt3r.training.feed import DiskFeed
 from ttt3r.training.losses import NEAREST
@@ -61,6 +61,7 @@ def _samples(
     model: Cut3r, head: LinearHead, batches: list[Batch], *, world: bool
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Per token: what the last layer reads, and error and validity of each of its pixels."""
+    rule = rules.parse("overwrite")
     seen: list[Tensor] = []
     samples = []
     handle = head.fc2.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
@@ -69,10 +70,10 @@ def _samples(
         count, frames = batch.image.shape[:2]
         tokens = model.encode(Views(image=batch.image.flatten(0, 1)))
         features = tokens.features.unflatten(0, (count, frames))
-        state = model.initial_state(Overwrite(), count)
+        state = model.initial_state(rule, count)
         for frame in range(frames):
             one = Tokens(features[:, frame], tokens.size, tokens.has_image[:count])
-            state, output = model.step(state, one, Overwrite(), ("world" if world else "points",))
+            state, output = model.step(state, one, rule, ("world" if world else "points",))
             target = batch.target(frame)
             truth = apply(target.world_from_camera, target.points) if world else target.points
             points = output.world_points if world else output.points

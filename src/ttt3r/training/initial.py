@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from ttt3r.models.cut3r import Cut3r
-from ttt3r.nn.blocks import ModulatedNorm
+from ttt3r.nn.blocks import DecoderBlock, LinearHead, ModulatedNorm, PoseHead
 
 
 @torch.no_grad()
@@ -33,17 +33,18 @@ def initialise(model: Cut3r, seed: int) -> None:
             parameter.normal_(std=0.02, generator=generator)
     for module in model.modules():
         if isinstance(module, ModulatedNorm):
-            nn.init.zeros_(module.mlp[1].weight)
-    head = model.downstream_head
-    for name, module in head.named_modules():
-        if name.endswith(("proj.fc2", "pose_head.mlp.fc2")):
-            module.weight.mul_(0.2)
-    head.pose_head.mlp.fc2.bias[3] = 1.0  # no rotation
-    for name, module in head.named_modules():
-        if name in ("proj", "cross_proj"):  # about 2.3 m straight ahead
-            module.fc2.bias.view(4, -1)[2] = 1.2
+            nn.init.zeros_(module.mlp[1].weight)  # pyright: ignore[reportArgumentType]
+    for name, module in model.downstream_head.named_modules():
+        if isinstance(module, LinearHead):
+            module.fc2.weight.mul_(0.2)
+            if name != "rgb_proj":  # about 2.3 m straight ahead
+                module.fc2.bias.view(4, -1)[2] = 1.2
+        elif isinstance(module, PoseHead):
+            module.mlp.fc2.weight.mul_(0.2)
+            module.mlp.fc2.bias[3] = 1.0  # no rotation
     for block in model.dec_blocks:
-        attention = block.cross_attn  # pyright: ignore[reportAttributeAccessIssue]
+        assert isinstance(block, DecoderBlock)
+        attention = block.cross_attn
         bias = locality_bias(attention.heads, len(attention.projq.bias) // attention.heads)
         attention.projq.bias.copy_(bias)
         attention.projk.load_state_dict(attention.projq.state_dict())

@@ -252,8 +252,8 @@ class Trainer:
         loss = sum(float(result[0]) for result in results) / len(shares)
         parts = results[0][2]
         for index, parameter in enumerate(self.master.values()):
-            found = [r[1][index] for r in results if r[1][index] is not None]
-            parameter.grad = sum(g.float() for g in found) / len(shares) if found else None
+            found = [g.float() for r in results if (g := r[1][index]) is not None]
+            parameter.grad = torch.stack(found).sum(0) / len(shares) if found else None
         values = list(self.master.values())
         norm = nn.utils.clip_grad_norm_(values, self.recipe.clip_gradient)
         for group in self.optimizer.param_groups:
@@ -262,7 +262,8 @@ class Trainer:
             self.optimizer.step()
         self._publish()
         decay = min(self.recipe.ema, (step + 1) / (step + 10))
-        torch._foreach_lerp_(list(self.average.values()), list(self.master.values()), 1 - decay)
+        for average, value in zip(self.average.values(), self.master.values(), strict=True):
+            average.lerp_(value, 1 - decay)
         self.progress.step = step + 1
         self.progress.frames += batch.image.shape[0] * batch.image.shape[1]
         record = {"step": step, "stage": stage.name, "loss": loss, "norm": float(norm)}

@@ -2,10 +2,10 @@
 
 import torch
 
+from ttt3r import rules
 from ttt3r.geometry.rotation import matrix_from_quaternion
 from ttt3r.models.base import Tokens, Views
 from ttt3r.models.cut3r import Cut3r
-from ttt3r.rules.overwrite import Overwrite
 from ttt3r.training.data import Batch, Clips
 
 
@@ -60,9 +60,10 @@ def _batch_errors(model: Cut3r, batch: Batch, task: str) -> dict[str, torch.Tens
     if task == "pairs":
         outputs.append((1, model.compare(parts[0], parts[1])))
     else:
-        state = model.initial_state(Overwrite(), count)
+        rule = rules.parse("overwrite")
+        state = model.initial_state(rule, count)
         for i in range(frames):
-            state, output = model.step(state, parts[i], Overwrite(), ("points", "pose", "world"))
+            state, output = model.step(state, parts[i], rule, ("points", "pose", "world"))
             outputs += [(i, output)] if i else []
     rows: dict[str, list[torch.Tensor]] = {}
     for i, output in outputs:
