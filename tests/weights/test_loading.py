@@ -25,6 +25,7 @@ from ttt3r.weights import (
     loading,
     weights_folder,
 )
+from ttt3r.weights.catalogue import find_on_disk
 from ttt3r.weights.sources import file_sha256
 
 
@@ -297,4 +298,22 @@ def test_catalogue_entries_are_complete(name: str) -> None:
     spec = CATALOGUE[name]
     assert spec.name == name
     assert spec.title.endswith(".")
-    assert (spec.filename is None) == (spec.random_config is not None) == (not spec.trained)
+    origins = [spec.filename, spec.random_config, spec.packaged]
+    assert sum(origin is not None for origin in origins) == 1
+    assert spec.trained == (spec.random_config is None)
+
+
+def test_the_built_in_weights_are_in_the_package_small_and_free() -> None:
+    path = find_on_disk(CATALOGUE["builtin"])
+    assert path is not None and path.stat().st_size < 30e6
+    network = load("builtin")
+    assert network.weights.trained and network.weights.licence == "Apache-2.0"
+    assert sum(parameter.numel() for parameter in network.parameters()) < 15e6
+
+
+def test_packaged_weights_that_are_gone_ask_for_a_new_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ttt3r.weights.catalogue.PACKAGED", tmp_path)
+    with pytest.raises(WeightsError, match="install ttt3r again"):
+        load("builtin")
