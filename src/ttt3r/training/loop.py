@@ -162,7 +162,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(0.9, 0.95), fused=True)
         for parameter in self.master.values():
             self.optimizer.state[parameter] = {
-                "step": torch.zeros(()),
+                "step": torch.zeros((), device=parameter.device),
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
@@ -340,4 +340,4 @@ class Trainer:
             state = self.optimizer.state[parameter]
             state["exp_avg"].copy_(tensors[f"first.{name}"])
             state["exp_avg_sq"].copy_(tensors[f"second.{name}"])
-            state["step"] = tensors[f"count.{name}"]
+            state["step"].copy_(tensors[f"count.{name}"])
