@@ -100,7 +100,11 @@ def _fit(
     alpha: float,
     steps: int,
 ) -> float:
-    """Fit the rows of the last layer that make the confidence; return its mean."""
+    """Fit the rows of the last layer that make the confidence; return its mean.
+
+    Pixels that show nothing weigh as much together as all others: better too little confidence
+    than some in the sky.
+    """
     rows = slice(CHANNEL * error.shape[1], (CHANNEL + 1) * error.shape[1])
     weight = torch.zeros_like(head.fc2.weight[rows]).requires_grad_()
     bias = torch.zeros_like(head.fc2.bias[rows]).requires_grad_()
