@@ -73,6 +73,8 @@ PROTOCOL = """\
 LIMITS = """\
 * It has seen synthetic scenes only. Photographs differ from them in everything that a renderer
   leaves out: lens faults, rolling shutter, motion blur, glass, hair, leaves, faces.
+* Outdoors: one training scene in seven is, and nothing beyond 60 m was ever learned from.
+* Fast and wide motion: see the real sequences that turn by tens of degrees.
 * It is small and sees small images. Thin things, far things and fine texture are lost.
 * Metric scale is a guess from the kinds of places in the training set.
 * It was trained on clips of a few frames. Long streams lie outside of what it has learned; the

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ttt3r.geometry.camera import unproject
 from ttt3r.scenes.solids import FAR, Geometry, Hits, Solids, blocked, trace
 from ttt3r.scenes.textures import Materials, albedo
 
@@ -46,14 +47,7 @@ def pixel_rays(
     intrinsics: Float[Tensor, "3 3"], size: tuple[int, int]
 ) -> Float[Tensor, "pixels 3"]:
     """Camera rays through pixel centres, with z = 1."""
-    v, u = torch.meshgrid(
-        torch.arange(size[0], device=intrinsics.device, dtype=torch.float32),
-        torch.arange(size[1], device=intrinsics.device, dtype=torch.float32),
-        indexing="ij",
-    )
-    x = (u - intrinsics[0, 2]) / intrinsics[0, 0]
-    y = (v - intrinsics[1, 2]) / intrinsics[1, 1]
-    return torch.stack((x, y, torch.ones_like(x)), -1).flatten(0, 1)
+    return unproject(torch.ones(size, device=intrinsics.device), intrinsics).flatten(0, 1)
 
 
 def keep(solids: Solids, wanted: Bool[Tensor, "frames solids"]) -> Solids:

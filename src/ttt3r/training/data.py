@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from ttt3r.geometry.camera import unproject
 from ttt3r.geometry.se3 import invert
 from ttt3r.training.cache import Shard, read
 from ttt3r.training.losses import Target
@@ -81,10 +82,7 @@ def crop_and_resize(
     scale_y, scale_x = size[0] / rows, size[1] / columns
     v = ((torch.arange(size[0]) + 0.5) / scale_y).long() + top
     u = ((torch.arange(size[1]) + 0.5) / scale_x).long() + left
-    z = depth[:, v[:, None], u[None]].float()
-    x = (u - intrinsics[:, 0, 2, None]) / intrinsics[:, 0, 0, None]
-    y = (v - intrinsics[:, 1, 2, None]) / intrinsics[:, 1, 1, None]
-    points = torch.stack((x[:, None] * z, y[:, :, None] * z, z), -1)
+    points = unproject(depth.float(), intrinsics)[:, v[:, None], u[None]]
     resized = intrinsics.clone()
     resized[:, 0, 0] *= scale_x
     resized[:, 1, 1] *= scale_y

@@ -57,8 +57,9 @@ def pair_loss(model: Cut3r, batch: Batch, stage: Stage) -> tuple[Tensor, dict[st
     pairs = zip(vars(back).values(), vars(there).values(), strict=True)
     target = replace(there, **dict(zip(vars(there), map(torch.cat, pairs), strict=True)))
     loss, parts = frame_loss(output, target, stage.loss)
-    parts["matching"] = probe.loss().detach()
-    return loss + stage.loss.matching * probe.loss(), parts
+    matching = probe.loss()
+    parts["matching"] = matching.detach()
+    return loss + stage.loss.matching * matching, parts
 
 
 def backwards(batch: Batch) -> Batch:
@@ -93,8 +94,9 @@ def clip_loss(
         state, output = model.step(state, tokens, rule, outputs_of(stage), image_probe=probe)
         loss, part = frame_loss(output, batch.target(frame), stage.loss)
         if probe is not None:
-            loss = loss + stage.loss.matching * probe.loss()
-            part["matching"] = probe.loss().detach()
+            matching = probe.loss()
+            loss = loss + stage.loss.matching * matching
+            part["matching"] = matching.detach()
         total = total + loss / frames
         parts.append(part)
     later = parts[1:]  # the first frame's pose is trivial

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ttt3r.geometry.camera import project
 from ttt3r.geometry.se3 import apply, invert
 from ttt3r.training.data import Batch
 
@@ -35,10 +36,9 @@ def matches(
     valid = batch.valid[:, frame, middle, middle].flatten(1)
     first_from_second = invert(batch.world_from_camera[:, 0]) @ batch.world_from_camera[:, frame]
     seen = apply(first_from_second, points)
-    k, z = batch.intrinsics[:, 0], seen[..., 2].clamp(min=1e-6)
-    u = (seen[..., 0] / z * k[:, 0, 0, None] + k[:, 0, 2, None]).round().long()
-    v = (seen[..., 1] / z * k[:, 1, 1, None] + k[:, 1, 2, None]).round().long()
-    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (seen[..., 2] > 0) & valid
+    z = seen[..., 2]
+    u, v = project(seen, batch.intrinsics[:, 0]).round().long().unbind(-1)
+    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (z > 0) & valid
     u, v = u.clamp(0, width - 1), v.clamp(0, height - 1)
     rows = torch.arange(len(u), device=u.device)[:, None]
     there = batch.points[:, 0][rows, v, u][..., 2]

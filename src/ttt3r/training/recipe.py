@@ -40,12 +40,13 @@ class Stage:
         steps: optimiser steps.
         batch: clips per step; a pair is used in both orders.
         frames: frames per clip.
-        size: (height, width); every fourth step or so the network sees it turned to portrait.
+        size: (height, width).
         clips: names of the clip sets, all with clips of one length.
         learning_rate: peak; it is warmed up first and falls to a tenth along half a cosine.
         warmup: steps.
         span: most frames of a clip between the first and the last one used; 0 for no limit.
         rays: share of later frames given as a ray map, half of them without the image.
+        portrait: share of batches whose height and width are exchanged.
         rules: update rules; each step draws one.
         loss: weights of the loss.
     """

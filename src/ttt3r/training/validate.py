@@ -4,6 +4,7 @@ import torch
 
 from ttt3r import rules
 from ttt3r.geometry.rotation import matrix_from_quaternion
+from ttt3r.geometry.se3 import apply
 from ttt3r.models.base import Tokens, Views
 from ttt3r.models.cut3r import Cut3r
 from ttt3r.training.data import Batch, Clips
@@ -76,8 +77,7 @@ def _batch_errors(model: Cut3r, batch: Batch, task: str) -> dict[str, torch.Tens
         ratio = torch.where(target.valid, output.points[..., 2] / target.points[..., 2], torch.nan)
         scale = ratio.flatten(1).nanmedian(1).values[:, None, None]
         distance = torch.linalg.vector_norm(target.points, dim=-1).clamp(min=0.3)
-        world = torch.einsum("bij,bhwj->bhwi", truth[:, :3, :3], target.points)
-        world = world + truth[:, None, None, :3, 3]
+        world = apply(truth, target.points)
         off = torch.linalg.vector_norm(output.world_points - world, dim=-1) / distance
         values = {
             "rotation": _degrees(turn, truth[:, :3, :3]),
