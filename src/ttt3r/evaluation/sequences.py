@@ -133,10 +133,10 @@ class FolderSequence:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.name = self.path.resolve().name
-        self._images = _files(self.path / "rgb", IMAGES)
+        self._images = list_files(self.path / "rgb", IMAGES)
         if not self._images:
             raise InputError(f"{self.path} has no images in rgb/; {TREE}")
-        self._depths = _files(self.path / "depth", (".png",))
+        self._depths = list_files(self.path / "depth", (".png",))
         if self._depths and [p.stem for p in self._depths] != [p.stem for p in self._images]:
             raise InputError(
                 f"{self.path} has {len(self._images)} images in rgb/ and {len(self._depths)} maps "
@@ -160,10 +160,10 @@ class FolderSequence:
 
     def __iter__(self) -> Iterator[TrueFrame]:
         for i, path in enumerate(self._images):
-            image = _read_image(path)
+            image = read_image(path)
             depth = None
             if self._depths:
-                depth = _read_depth(self._depths[i])
+                depth = read_depth(self._depths[i])
                 if depth.shape != image.shape[:2]:
                     raise InputError(
                         f"{self._depths[i]} has {depth.shape[1]}x{depth.shape[0]} pixels and its "
@@ -175,7 +175,7 @@ class FolderSequence:
         path, count = self.path / "poses.txt", len(self._images)
         if not path.is_file():
             return [float(i) for i in range(count)], [None] * count
-        rows = _read_numbers(path, 8)
+        rows = read_numbers(path, 8)
         if len(rows) != count:
             raise InputError(f"{path} has {len(rows)} poses for {count} images; {TREE}")
         encoding = torch.from_numpy(rows[:, [1, 2, 3, 7, 4, 5, 6]])
@@ -187,7 +187,7 @@ class FolderSequence:
         path = self.path / "intrinsics.txt"
         if not path.is_file():
             return None
-        rows = _read_numbers(path, 4)
+        rows = read_numbers(path, 4)
         if len(rows) != 1:
             raise InputError(f"{path} has {len(rows)} lines of numbers instead of one; {TREE}")
         fx, fy, cx, cy = rows[0]
@@ -198,14 +198,26 @@ def _known(pose: Float[np.ndarray, "4 4"]) -> Float64[np.ndarray, "4 4"] | None:
     return pose.astype(np.float64) if np.isfinite(pose).all() else None
 
 
-def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return the files with these endings in the order of their names; none without a folder."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
 
 
-def _read_numbers(path: Path, columns: int) -> Float64[np.ndarray, "rows {columns}"]:
-    """Read the lines of numbers of a text file; lines that begin with # are left out."""
+def read_numbers(
+    path: Path, columns: int, hint: str = TREE
+) -> Float64[np.ndarray, "rows {columns}"]:
+    """Read the lines of numbers of a text file; what follows a # is left out.
+
+    Args:
+        path: the file.
+        columns: how many numbers each line has.
+        hint: what the error message says at its end.
+
+    Raises:
+        InputError: if it cannot be read, or a line is something else.
+    """
     rows = []
     try:
         lines = path.read_text("utf-8").splitlines()
@@ -220,11 +232,16 @@ def _read_numbers(path: Path, columns: int) -> Float64[np.ndarray, "rows {column
         except ValueError:
             rows.append([])
         if len(rows[-1]) != columns:
-            raise InputError(f"line {number} of {path} is not {columns} numbers; {TREE}")
+            raise InputError(f"line {number} of {path} is not {columns} numbers; {hint}")
     return np.array(rows, dtype=np.float64).reshape(-1, columns)
 
 
-def _read_image(path: Path) -> Image:
+def read_image(path: Path) -> Image:
+    """Read a JPEG or PNG file as RGB.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
     try:
         with PillowImage.open(path, formats=("JPEG", "PNG")) as picture:
             return np.array(picture.convert("RGB"))
@@ -232,12 +249,21 @@ def _read_image(path: Path) -> Image:
         raise InputError(f"{path} cannot be read as an image: {error}") from error
 
 
-def _read_depth(path: Path) -> Float32[np.ndarray, "height width"]:
+def read_depth(path: Path, unit: float = MILLIMETRE) -> Float32[np.ndarray, "height width"]:
+    """Read a depth map of 16 bits per pixel, in metres.
+
+    Args:
+        path: a PNG file.
+        unit: metres per step of its values.
+
+    Raises:
+        InputError: if it cannot be read, or is no such map.
+    """
     try:
         with PillowImage.open(path, formats=("PNG",)) as picture:
             values = np.array(picture)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a depth map: {error}") from error
     if values.ndim != 2 or values.dtype.kind not in "ui" or values.dtype.itemsize < 2:
-        raise InputError(f"{path} is no depth map of 16 bits per pixel; {TREE}")
-    return (values * np.float64(MILLIMETRE)).astype(np.float32)
+        raise InputError(f"{path} is no depth map of 16 bits per pixel, as a PNG file holds it")
+    return (values * np.float64(unit)).astype(np.float32)
