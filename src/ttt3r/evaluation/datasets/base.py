@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from ttt3r.errors import InputError
-from ttt3r.evaluation import sequences
-from ttt3r.evaluation.sequences import TrueFrame
+from ttt3r.evaluation.sequences import Sequence as FrameSequence
+from ttt3r.evaluation.sequences import TrueFrame, read_depth, read_image
 
 Task = Literal["pose", "depth", "recon"]
 Variant = Literal["published", "corrected"]
@@ -67,7 +67,7 @@ class Dataset(abc.ABC):
         """
 
     @abc.abstractmethod
-    def open(self, root: Path, sequence: str, selection: Selection) -> sequences.Sequence:
+    def open(self, root: Path, sequence: str, selection: Selection) -> FrameSequence:
         """Open a sequence; its frames are read one by one while it is iterated over.
 
         Raises:
@@ -125,7 +125,7 @@ class FileSequence:
         self,
         name: str,
         items: Sequence[Item],
-        read_depth: DepthReader = sequences.read_depth,
+        read_depth: DepthReader = read_depth,
         intrinsics: Float64[np.ndarray, "3 3"] | None = None,
     ) -> None:
         self.name = name
@@ -138,7 +138,7 @@ class FileSequence:
     def __iter__(self) -> Iterator[TrueFrame]:
         for item in self.items:
             yield TrueFrame(
-                image=sequences.read_image(item.image),
+                image=read_image(item.image),
                 timestamp=item.timestamp,
                 depth=None if item.depth is None else self._read_depth(item.depth),
                 world_from_camera=item.world_from_camera,
