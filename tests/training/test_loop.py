@@ -140,3 +140,10 @@ def test_the_log_is_read_past_a_broken_last_line(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text(json.dumps({"step": 0, "loss": 1.0}) + '\n{"step": 1, "lo')
     assert [record["step"] for record in read_log(path)] == [0]
+
+
+def test_validation_shows_as_many_frames_as_a_stage_does(cache: Path, trained: Path) -> None:
+    """The last stage of a recipe takes whole clips, which leaves no room between the frames."""
+    some = trainer(trained, cache)
+    clips = some.draw.validation()  # pyright: ignore[reportFunctionMemberAccess]
+    assert validate(some.averaged(), clips, "clips", (32, 48), frames=clips.length)

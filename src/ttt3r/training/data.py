@@ -106,6 +106,11 @@ class Clips:
     def __len__(self) -> int:
         return len(self.index)
 
+    @property
+    def length(self) -> int:
+        """Frames of each clip."""
+        return len(self.parts[0]["image"][0])
+
     def batch(
         self,
         clips: Sequence[int],
@@ -152,7 +157,7 @@ def draw_batch(
     The spacing is random; first and last frame are at most `longest_span` apart, if that is not 0.
     """
     chosen = torch.randint(len(clips), (count,), generator=generator).tolist()
-    length = len(clips.parts[0]["image"][0])
+    length = clips.length
     longest = max(min(longest_span or length, length - 1), frames - 1)
     picks = []
     for _ in chosen:

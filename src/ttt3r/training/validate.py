@@ -27,6 +27,8 @@ def validate(
 ) -> dict[str, float]:
     """Mean errors of the later frames of `count` clips.
 
+    Of every clip, every `stride`-th frame is taken, or fewer between where the clip is too short.
+
     Returns:
         rotation: angle of the rotation error over that of the static camera.
         translation: distance of the camera centres over that of the static camera.
@@ -35,6 +37,7 @@ def validate(
         world: error of world points over their distance from the camera.
     """
     frames = 2 if task == "pairs" else frames
+    stride = max(1, min(stride, (clips.length - 1) // (frames - 1)))
     chosen = [[stride * i for i in range(frames)]] * min(count, len(clips))
     sums: dict[str, list[float]] = {}
     for start in range(0, len(chosen), 20):
