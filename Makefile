@@ -3,7 +3,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test slow lint types clean
+.PHONY: demo test slow oracle lint types clean
 
 demo: .venv/installed
 	$(BIN)/python -m examples.demo demo
@@ -13,6 +13,11 @@ test: .venv/installed-dev
 
 slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow
+
+# Against programs of others, which nothing that ships may import.
+oracle: .venv/installed-dev
+	$(BIN)/python -m pip install --quiet --group oracle
+	$(BIN)/python -m pytest tests/evaluation/test_oracle.py
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

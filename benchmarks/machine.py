@@ -2,47 +2,15 @@
 
 import json
 import os
-import platform
-import resource
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from ttt3r.evaluation.machine import commit, cpu_name
+
 ROOT = Path(__file__).resolve().parents[1]
 GIB = 2.0**30
-
-
-def commit() -> str:
-    """Short hash of the checkout, with a + if tracked files differ; or "unknown"."""
-    try:
-        short, changes = (
-            subprocess.run(
-                ["git", *command], cwd=ROOT, capture_output=True, text=True, check=True
-            ).stdout.strip()
-            for command in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "-uno"])
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return short + ("+" if changes else "")
-
-
-def cpu_name() -> str:
-    """Model of the processor, and the unit that decides the speed of its bfloat16 products."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    facts = {
-        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
-    }
-    name = facts.get("model name", platform.machine())
-    family = ", ".join(f"{k} {facts[k]}" for k in ("cpu family", "model") if k in facts)
-    flags = set(facts.get("flags", "").split())
-    unit = next(
-        (unit for unit in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if unit in flags), ""
-    )
-    return f"{name} ({', '.join(filter(None, (family, unit)))})"
 
 
 def describe(device: str) -> dict[str, Any]:
@@ -66,18 +34,6 @@ def sentence(facts: dict[str, Any]) -> str:
         f"Machine: {gpu}{facts['cpu']}, {facts['cores']} cores, {facts['threads']} threads; "
         f"torch {facts['torch']}; commit {facts['commit']}."
     )
-
-
-def peak_memory() -> float:
-    """Largest resident memory of this process so far, in bytes."""
-    try:  # of this program alone; getrusage also counts the parent between fork and exec
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def in_subprocess(module: str, arguments: list[str]) -> Any:

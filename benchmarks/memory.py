@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
+from ttt3r.evaluation.machine import peak_memory
 
 SIZE = (48, 64)
 MIB = 2.0**20
@@ -39,7 +40,7 @@ def measure(count: int, device: str) -> dict[str, Any]:
         on_disk = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
     return {
         "frames": count,
-        "peak_bytes": machine.peak_memory(),
+        "peak_bytes": peak_memory(),
         "gpu_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
         "run_bytes": on_disk,
         "predictions_bytes": kept,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
+from ttt3r.evaluation.machine import peak_memory
 
 VARIANTS = {
     "a": "(a) dense twin, float32",
@@ -96,7 +97,7 @@ def measure(variant: str, size: int, count: int, device: str) -> dict[str, Any]:
             print(f"{VARIANTS[variant]}: frame {index}: {seconds[-1]:.2f} s", file=sys.stderr)
         assert all(bool(value.isfinite().all()) for value in state.to_tensors().values())
         gpu = torch.cuda.max_memory_allocated() if device == "cuda" else None
-        peak = machine.peak_memory()
+        peak = peak_memory()
         meter = Meter(read)
         for owner, method, part in watched:
             meter.watch(owner, method, part)

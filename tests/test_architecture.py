@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "stream": {"models.base", "weights", "rules", "sources", "geometry"},
     "export": {"geometry", "stream"},
     "viewer": {"geometry", "stream"},
-    "evaluation": {"geometry", "stream", "sources"},
+    "evaluation": {"geometry", "stream", "sources", "scenes", "models.base"},
     "scenes": {"geometry", "sources"},
     "training": {"models", "nn", "rules", "weights", "scenes", "geometry", "stream"},
     "batch": {"stream", "export", "sources", "weights"},

@@ -9,17 +9,16 @@ from tests.evaluation.trajectories import expected
 from tests.geometry.samples import SEEDS
 from tests.goldens import load_npz
 from ttt3r.errors import InputError
+from ttt3r.evaluation import depth_fits
 from ttt3r.evaluation.depth import (
     METRICS,
-    Affine,
     DepthErrors,
     depth_errors,
-    fit_affine,
     mean_errors,
     resize_depth,
     valid_pixels,
-    weighted_median,
 )
+from ttt3r.evaluation.depth_fits import Affine, fit_affine, weighted_median
 
 CASES = [
     *("sintel_like", "bonn_like", "kitti_like", "pred_nan", "pred_negative", "pred_zero"),
@@ -290,3 +289,19 @@ def test_resize_keeps_leading_axes():
     np.testing.assert_allclose(resize_depth(depth, 6, 8), depth)
     assert resize_depth(depth, 12, 4).shape == (3, 12, 4)
     np.testing.assert_array_equal(resize_depth(depth, 12, 4)[1], resize_depth(depth[1], 12, 4))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("compat", [True, False])
+@pytest.mark.parametrize("alignment", ["metric", "scale", "scale&shift"])
+def test_working_in_blocks_changes_nothing(monkeypatch, alignment, compat, dtype):
+    random = np.random.default_rng(5)
+    truth = random.uniform(1, 5, 1000).astype(dtype)
+    prediction = (0.7 * truth + random.normal(0, 0.3, 1000)).astype(np.float32)
+    whole = depth_errors(prediction, truth, alignment, post_clip_max=4.5, compat=compat)
+    monkeypatch.setattr(depth_fits, "BLOCK", 64)
+    blocks = depth_errors(prediction, truth, alignment, post_clip_max=4.5, compat=compat)
+    # What the published float32 fits resolve; a fraction may change by a few pixels.
+    close = {"rel": 1e-3, "abs": 3e-3} if dtype is np.float32 else {"rel": 1e-9}
+    for name in METRICS:
+        assert getattr(blocks, name) == pytest.approx(getattr(whole, name), **close)

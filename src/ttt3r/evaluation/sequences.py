@@ -155,21 +155,38 @@ class FolderSequence:
         """Whether any pose is known."""
         return any(pose is not None for pose in self._poses)
 
+    @property
+    def has_intrinsics(self) -> bool:
+        """Whether the pinhole matrix is known."""
+        return self._intrinsics is not None
+
     def __len__(self) -> int:
         return len(self._images)
 
     def __iter__(self) -> Iterator[TrueFrame]:
-        for i, path in enumerate(self._images):
-            image = read_image(path)
-            depth = None
-            if self._depths:
-                depth = read_depth(self._depths[i])
-                if depth.shape != image.shape[:2]:
-                    raise InputError(
-                        f"{self._depths[i]} has {depth.shape[1]}x{depth.shape[0]} pixels and its "
-                        f"image {image.shape[1]}x{image.shape[0]}; bring both to one size"
-                    )
-            yield TrueFrame(image, self._stamps[i], depth, self._poses[i], self._intrinsics)
+        for index in range(len(self)):
+            yield self.frame(index)
+
+    def frame(self, index: int, *, with_depth: bool = True) -> TrueFrame:
+        """Read one frame.
+
+        Args:
+            index: which.
+            with_depth: whether its depth map is read, if there is one.
+
+        Raises:
+            InputError: if a file cannot be read, or the depth map has another size than the image.
+        """
+        image = read_image(self._images[index])
+        depth = None
+        if self._depths and with_depth:
+            depth = read_depth(self._depths[index])
+            if depth.shape != image.shape[:2]:
+                raise InputError(
+                    f"{self._depths[index]} has {depth.shape[1]}x{depth.shape[0]} pixels and its "
+                    f"image {image.shape[1]}x{image.shape[0]}; bring both to one size"
+                )
+        return TrueFrame(image, self._stamps[index], depth, self._poses[index], self._intrinsics)
 
     def _read_poses(self) -> tuple[list[float], list[Float64[np.ndarray, "4 4"] | None]]:
         path, count = self.path / "poses.txt", len(self._images)
@@ -245,7 +262,7 @@ def read_image(path: Path) -> Image:
     try:
         with PillowImage.open(path, formats=("JPEG", "PNG")) as picture:
             return np.array(picture.convert("RGB"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SyntaxError) as error:  # the last for some broken PNG files
         raise InputError(f"{path} cannot be read as an image: {error}") from error
 
 
@@ -262,7 +279,7 @@ def read_depth(path: Path, unit: float = MILLIMETRE) -> Float32[np.ndarray, "hei
     try:
         with PillowImage.open(path, formats=("PNG",)) as picture:
             values = np.array(picture)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"{path} cannot be read as a depth map: {error}") from error
     if values.ndim != 2 or values.dtype.kind not in "ui" or values.dtype.itemsize < 2:
         raise InputError(f"{path} is no depth map of 16 bits per pixel, as a PNG file holds it")

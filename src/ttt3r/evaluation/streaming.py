@@ -5,17 +5,16 @@ at most `MOST_VALUES` remain; which pixels these are shifts from frame to frame.
 """
 
 import math
-import time
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, Float64, Int32, Int64
 from torch import Tensor
 
 from ttt3r.errors import InputError, SettingError
 from ttt3r.evaluation import depth as depth_scores
 from ttt3r.evaluation.depth import DepthErrors
+from ttt3r.evaluation.machine import clock
 from ttt3r.evaluation.sequences import Sequence, TrueFrame
 from ttt3r.evaluation.trajectory import (
     TrajectoryErrors,
@@ -296,12 +295,12 @@ def collect(session: Session, sequence: Sequence, most_values: int = MOST_VALUES
         sequence.name, len(sequence), session.model.image_policy, most_values=most_values
     )
     estimate = EstimateRecorder(truth)
-    seconds = 0.0
+    seconds, device = 0.0, session.state.age.device
     for true in sequence:
         frame = truth.take(true)
-        start = _now(session)
+        start = clock(device)
         prediction = session.push(frame)
-        seconds += _now(session) - start
+        seconds += clock(device) - start
         assert prediction.world_from_camera is not None and prediction.points is not None
         estimate.take(prediction.world_from_camera, prediction.points)
     return estimate.record(seconds)
@@ -375,10 +374,3 @@ def _depth(
         notes.append(str(error))
         return None, None
     return metric, scale
-
-
-def _now(session: Session) -> float:
-    """Seconds, after all that was asked of the device is done."""
-    if session.state.age.is_cuda:
-        torch.cuda.synchronize(session.state.age.device)
-    return time.perf_counter()

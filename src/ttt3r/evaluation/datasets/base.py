@@ -13,6 +13,7 @@ from jaxtyping import Float32, Float64
 from ttt3r.errors import InputError
 from ttt3r.evaluation.sequences import Sequence as FrameSequence
 from ttt3r.evaluation.sequences import TrueFrame, read_depth, read_image
+from ttt3r.types import Image
 
 Task = Literal["pose", "depth", "recon"]
 Variant = Literal["published", "corrected"]
@@ -48,6 +49,7 @@ class Dataset(abc.ABC):
         page: where its owners give it away.
         tree: what the folder must contain, as a drawing.
         tasks: what can be measured on it.
+        needs_root: whether it lies in a folder; False if it is made on the fly.
     """
 
     name: ClassVar[str]
@@ -55,6 +57,7 @@ class Dataset(abc.ABC):
     page: ClassVar[str]
     tree: ClassVar[str]
     tasks: ClassVar[tuple[Task, ...]]
+    needs_root: ClassVar[bool] = True
 
     @abc.abstractmethod
     def sequences(self, root: Path, task: Task) -> tuple[str, ...]:
@@ -103,12 +106,14 @@ class Item:
         timestamp: seconds, from an origin of the sequence's own.
         world_from_camera: true pose; None if unknown.
         depth: file of the true depth; None if there is none or nobody asked for it.
+        intrinsics: pinhole matrix, pixels, where it differs from frame to frame.
     """
 
     image: Path
     timestamp: float
     world_from_camera: Float64[np.ndarray, "4 4"] | None = None
     depth: Path | None = None
+    intrinsics: Float64[np.ndarray, "3 3"] | None = None
 
 
 class FileSequence:
@@ -118,7 +123,8 @@ class FileSequence:
         name: what to call it.
         items: one per frame, in order.
         read_depth: turns a depth file into metres, 0 where unknown.
-        intrinsics: pinhole matrix of all images, pixels; None if unknown.
+        intrinsics: pinhole matrix of the images without one of their own, pixels; None if unknown.
+        error: makes an error of a problem with an image; see `Dataset.error`.
     """
 
     def __init__(
@@ -127,10 +133,11 @@ class FileSequence:
         items: Sequence[Item],
         read_depth: DepthReader = read_depth,
         intrinsics: Float64[np.ndarray, "3 3"] | None = None,
+        error: Callable[[str], InputError] = InputError,
     ) -> None:
         self.name = name
         self.items = tuple(items)
-        self._read_depth, self._intrinsics = read_depth, intrinsics
+        self._read_depth, self._intrinsics, self._error = read_depth, intrinsics, error
 
     def __len__(self) -> int:
         return len(self.items)
@@ -138,12 +145,18 @@ class FileSequence:
     def __iter__(self) -> Iterator[TrueFrame]:
         for item in self.items:
             yield TrueFrame(
-                image=read_image(item.image),
+                image=self._image(item.image),
                 timestamp=item.timestamp,
                 depth=None if item.depth is None else self._read_depth(item.depth),
                 world_from_camera=item.world_from_camera,
-                intrinsics=self._intrinsics,
+                intrinsics=self._intrinsics if item.intrinsics is None else item.intrinsics,
             )
+
+    def _image(self, path: Path) -> Image:
+        try:
+            return read_image(path)
+        except InputError as error:
+            raise self._error(str(error)) from error
 
 
 def select(items: Sequence[Item], selection: Selection) -> list[Item]:

@@ -1,0 +1,241 @@
+"""Stream sequences through a session, score them at every length, and write what was found.
+
+A streaming model has seen only the first N frames when it answers the N-th, so one pass over the
+longest length gives the answers for all shorter ones.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ttt3r import values
+from ttt3r.errors import SettingError
+from ttt3r.evaluation import machine
+from ttt3r.evaluation.protocols import Protocol
+from ttt3r.evaluation.results import Evaluation, Score, SequenceScores, Settings, means
+from ttt3r.evaluation.sequences import Sequence
+from ttt3r.evaluation.store import Store, explained
+from ttt3r.evaluation.tasks import RECORDERS, Outcome, Recorder
+from ttt3r.models.base import StreamModel
+from ttt3r.stream.session import Session
+
+Length = int | None
+Update = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be shown and where it will be scored.
+
+    Attributes:
+        protocol: how to score.
+        lengths: numbers of frames to score at, ascending; None for all there are.
+        sequences: opened, in order.
+        complete: whether these are all that published tables contain.
+    """
+
+    protocol: Protocol
+    lengths: tuple[Length, ...]
+    sequences: tuple[Sequence, ...]
+    complete: bool
+
+    @property
+    def frames(self) -> int:
+        """Number of frames that one rule sees."""
+        return sum(len(sequence) for sequence in self.sequences)
+
+
+def make_plan(
+    protocol: Protocol,
+    root: Path,
+    lengths: tuple[Length, ...] = (),
+    names: tuple[str, ...] = (),
+) -> Plan:
+    """Open the sequences of a protocol.
+
+    Args:
+        protocol: what to measure.
+        root: folder of the dataset.
+        lengths: numbers of frames to score at; the protocol's own number if empty.
+        names: sequences to take; all if empty.
+
+    Raises:
+        InputError: if a sequence is missing or damaged.
+        SettingError: if a length is beyond the protocol's, or a sequence is unknown.
+    """
+    lengths = lengths or (protocol.frames,)
+    lengths = tuple(sorted(set(lengths), key=lambda n: float("inf") if n is None else n))
+    for length in lengths:
+        if length is not None and length < 1:
+            raise SettingError(f"a length is {length}; it must be at least 1")
+        if protocol.frames is not None and (length is None or length > protocol.frames):
+            raise SettingError(
+                f"{protocol.name} ends at {protocol.frames} frames, so it has no length "
+                f"{length or 'all'}. Name a longer protocol, or leave that length out."
+            )
+    known = protocol.data.sequences(root, protocol.task)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SettingError(
+            f"{protocol.dataset} has no sequence {unknown[0]!r}; choose among {', '.join(known)}"
+        )
+    chosen = tuple(name for name in known if name in names) or known
+    selection = dataclasses.replace(protocol.selection, frames=lengths[-1])
+    opened = tuple(protocol.data.open(root, name, selection) for name in chosen)
+    return Plan(protocol, lengths, opened, chosen == known)
+
+
+def settings_of(plan: Plan, session: Session, size: int, precision: str) -> Settings:
+    """Describe an evaluation."""
+    protocol, weights = plan.protocol, session.model.weights
+    return Settings(
+        task=protocol.task,
+        protocol=protocol.name,
+        variant=protocol.variant,
+        data=protocol.dataset,
+        lengths=plan.lengths,
+        sequences=tuple(sequence.name for sequence in plan.sequences),
+        complete=plan.complete,
+        model=weights.name,
+        fingerprint=weights.sha256,
+        rule=values.to_text(session.rule),
+        reset=values.to_text(session.reset),
+        size=size,
+        precision=precision,
+        device=session.state.age.device.type,
+    )
+
+
+def evaluate(
+    plan: Plan,
+    model: StreamModel,
+    store: Store,
+    settings: Settings,
+    progress: Update = lambda done: None,
+) -> Evaluation:
+    """Run one rule over every sequence that is not done yet, and write its summary.
+
+    Args:
+        plan: what to show.
+        model: the network.
+        store: where to read from what is done, and where to write.
+        settings: as from `settings_of`; rule and reset policy are taken from here.
+        progress: called after each frame with the number of frames done, those of sequences that
+            were done before included.
+
+    Raises:
+        InputError: if a frame cannot be read.
+        RunError: if something cannot be written.
+    """
+    evaluation = Evaluation(settings, machine.facts(torch.device(settings.device)), (), ())
+    label, done, finished = evaluation.label, 0, []
+    for sequence in plan.sequences:
+        scores = store.read(label, sequence.name)
+        if scores is None:
+            session = _session(model, settings)
+            folder = store.sequence(label, sequence.name)
+            with explained(store.folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                recorder = _recorder(plan.protocol, sequence, session, settings.size, folder)
+                before = done
+                scores = run_sequence(
+                    session, recorder, plan.lengths, lambda n, start=before: progress(start + n)
+                )
+                store.write(label, scores)
+        finished.append(scores)
+        done += len(sequence)
+        progress(done)
+    evaluation = dataclasses.replace(
+        evaluation, sequences=tuple(finished), means=means(settings, finished)
+    )
+    with explained(store.folder):
+        store.write_summary(evaluation)
+    return evaluation
+
+
+def run_sequence(
+    session: Session,
+    recorder: Recorder,
+    lengths: tuple[Length, ...],
+    progress: Update = lambda done: None,
+) -> SequenceScores:
+    """Show a sequence to a fresh session, and score it at every length.
+
+    Args:
+        session: fresh, with the outputs of the recorder.
+        recorder: fresh; closed afterwards.
+        lengths: numbers of frames; None for all there are.
+        progress: called with the number of frames shown.
+    """
+    began, device = time.perf_counter(), session.state.age.device
+    machine.reset_peak_memory(device)
+    try:
+        seconds, note = _show(session, recorder, progress)
+        peak = machine.peak_memory(device)
+        outcomes: dict[int, Outcome] = {}
+        scores = []
+        for length in lengths:
+            wanted = len(recorder.sequence) if length is None else length
+            frames = min(wanted, len(seconds))
+            if note and frames < min(wanted, len(recorder.sequence)):
+                outcome = Outcome("failed", note=note)
+            elif frames in outcomes:
+                outcome = outcomes[frames]
+            else:
+                outcome = outcomes[frames] = recorder.score(frames)
+            taken = sum(seconds[:frames])
+            scores.append(
+                Score(
+                    length=length,
+                    frames=frames,
+                    status=outcome.status,
+                    metrics=outcome.metrics,
+                    note=outcome.note,
+                    weight=outcome.weight,
+                    frames_per_second=frames / taken if taken else None,
+                )
+            )
+        recorder.keep()
+    finally:
+        recorder.close()
+    return SequenceScores(
+        sequence=recorder.sequence.name,
+        size=recorder.size or (0, 0),
+        scores=tuple(scores),
+        peak_memory=peak,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _show(session: Session, recorder: Recorder, progress: Update) -> tuple[list[float], str]:
+    """Return the seconds each frame took in the session, and why the stream ended early if so."""
+    device = session.state.age.device
+    seconds: list[float] = []
+    for true in recorder.sequence:
+        frame = recorder.prepare(true)
+        start = machine.clock(device)
+        try:
+            prediction = session.push(frame)
+        except torch.OutOfMemoryError as error:
+            text = str(error).partition("\n")[0]
+            return seconds, f"out of memory at frame {len(seconds)}: {text}"
+        seconds.append(machine.clock(device) - start)
+        recorder.take(prediction)
+        progress(len(seconds))
+    return seconds, ""
+
+
+def _session(model: StreamModel, settings: Settings) -> Session:
+    outputs = RECORDERS[settings.task].outputs
+    return Session(model, settings.rule, settings.reset, outputs)
+
+
+def _recorder(
+    protocol: Protocol, sequence: Sequence, session: Session, size: int, folder: Path
+) -> Recorder:
+    policy = dataclasses.replace(session.model.image_policy, size=size)
+    return RECORDERS[protocol.task](protocol, sequence, policy, folder)

@@ -1,0 +1,124 @@
+"""3D reconstruction: the distance of two clouds, once one was moved onto the other."""
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from ttt3r.errors import InputError
+from ttt3r.evaluation.clouds import (
+    align_clouds,
+    crop_half_for,
+    reconstruction_errors,
+)
+from ttt3r.evaluation.protocols import Protocol
+from ttt3r.evaluation.sequences import Sequence, TrueFrame
+from ttt3r.evaluation.spool import Spool
+from ttt3r.evaluation.tasks.base import Outcome, Recorder, save_arrays
+from ttt3r.evaluation.views import prepare_view, unproject
+from ttt3r.files import write_atomically
+from ttt3r.sources.preprocess import fit
+from ttt3r.types import Frame, ImagePolicy, Prediction
+
+KEPT_POINTS = 60_000
+CLOUDS = "clouds.npz"
+
+
+class ReconRecorder(Recorder):
+    """Pointmaps in the frame of the first camera, predicted and true; see `Recorder`."""
+
+    outputs: ClassVar[tuple[str, ...]] = ("world",)
+
+    def __init__(
+        self, protocol: Protocol, sequence: Sequence, policy: ImagePolicy, folder: Path
+    ) -> None:
+        super().__init__(protocol, sequence, policy, folder)
+        self.truth = Spool(folder / ".truth.tmp", np.float32)
+        self.valid = Spool(folder / ".valid.tmp", np.bool_)
+        self.estimate = Spool(folder / ".estimate.tmp", np.float32)
+        self.wrong: list[int] = []  # predictions that are not finite, of each frame
+        self.world_from_first: np.ndarray | None = None
+        self.device = "cpu"
+        self.kept: dict[str, np.ndarray] = {}
+
+    def _prepare(self, true: TrueFrame, frame: Frame) -> Frame:
+        """Keep the true points; images are cut about the principal point."""
+        height, width = true.image.shape[:2]
+        sides = fit(max(width, height), min(width, height), self.policy).crop[2:]
+        view = prepare_view(true, sides)
+        if view.world_from_camera is None:
+            raise InputError(
+                f"the true pose of frame {self.count} of {self.sequence.name} is unknown, so its "
+                "points have no place. Leave the sequence out."
+            )
+        if self.world_from_first is None:
+            self.world_from_first = view.world_from_camera
+        points, valid = unproject(view.depth, view.intrinsics, view.world_from_camera)
+        self.truth.append(points[None])
+        self.valid.append(valid[None])
+        return Frame(view.image, frame.index, frame.timestamp, view.intrinsics, frame.name)
+
+    def take(self, prediction: Prediction) -> None:
+        """Take the predicted points."""
+        assert prediction.world_points is not None
+        self.device = prediction.world_points.device.type
+        points = prediction.world_points.float().cpu().numpy()
+        self.wrong.append(int((~np.isfinite(points)).any(-1).sum()))
+        self.estimate.append(points[None])
+
+    def score(self, frames: int) -> Outcome:
+        """Match both clouds in depth and size, register them, and compare."""
+        wrong = sum(self.wrong[:frames])
+        if wrong:
+            first = next(i for i, count in enumerate(self.wrong) if count)
+            note = f"{wrong} predicted points are not finite, the first in frame {first}"
+            return Outcome("failed", note=note)
+        assert self.world_from_first is not None and self.size is not None
+        valid = self.valid.rows(frames)
+        if not valid.any():
+            return Outcome("dropped", note="no true depth is valid")
+        half = crop_half_for(self.size[1])
+        try:
+            aligned = align_clouds(
+                self.estimate.rows(frames),
+                self.truth.rows(frames),
+                valid,
+                self.world_from_first,
+                half,
+            )
+            errors, fitness, moved = reconstruction_errors(aligned, device=self.device)
+        except InputError as error:
+            return Outcome("failed", note=str(error))
+        self.kept = {"prediction": _some(moved), "truth": _some(aligned.truth)}
+        metrics = {
+            "accuracy": errors.accuracy,
+            "completeness": errors.completeness,
+            "chamfer": errors.chamfer,
+            "f_score": errors.f_score,
+            "precision": errors.precision,
+            "recall": errors.recall,
+            "accuracy_median": errors.accuracy_median,
+            "completeness_median": errors.completeness_median,
+            "icp_fitness": fitness,
+        }
+        assert errors.normal_consistency is not None
+        assert errors.normal_consistency_median is not None
+        metrics["normal_consistency"] = errors.normal_consistency
+        metrics["normal_consistency_median"] = errors.normal_consistency_median
+        return Outcome("ok", metrics)
+
+    def keep(self) -> None:
+        """Write some points of both clouds as they were scored last."""
+        if self.kept:
+            write_atomically(self.folder / CLOUDS, lambda path: save_arrays(path, self.kept))
+
+    def close(self) -> None:
+        """Delete the spools."""
+        for spool in (self.truth, self.valid, self.estimate):
+            spool.close()
+
+
+def _some(points: np.ndarray) -> np.ndarray:
+    """Return points spread evenly over a cloud."""
+    chosen = np.linspace(0, len(points) - 1, min(KEPT_POINTS, len(points))).astype(np.int64)
+    return points[chosen].astype(np.float32)

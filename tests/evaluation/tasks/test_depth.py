@@ -1,0 +1,117 @@
+"""Depth of a video: the same numbers as scoring all maps at once, at every length."""
+
+import numpy as np
+import pytest
+
+from tests.evaluation.tasks.told import POLICY, protocol, scene, show
+from ttt3r.errors import InputError
+from ttt3r.evaluation.depth import METRICS, depth_errors, resize_depth
+from ttt3r.evaluation.protocols import DEPTH_RULES
+from ttt3r.evaluation.results import DEPTH_ALIGNMENTS
+from ttt3r.evaluation.results import METRICS as REPORTED
+from ttt3r.evaluation.sequences import ArraySequence
+from ttt3r.evaluation.tasks.depth import MAPS, DepthRecorder
+
+
+def recorder(folder, sequence, variant="published", dataset="folder"):
+    return DepthRecorder(protocol("depth", variant, dataset), sequence, POLICY, folder)
+
+
+def points(depth):
+    return {"points": np.stack([np.zeros_like(depth), np.zeros_like(depth), depth], axis=-1)}
+
+
+def waves(index, height=48, width=64):
+    """Something near the truth at the network's size."""
+    v, u = np.mgrid[:height, :width] / width
+    return (0.8 * (2.0 + np.sin(6 * u + index) * np.cos(5 * v)) + 0.1 * index).astype(np.float32)
+
+
+def wavy(index, true, frame):
+    return points(waves(index, *frame.image.shape[:2]))
+
+
+@pytest.mark.parametrize("dataset", ["sintel", "bonn", "kitti"])
+@pytest.mark.parametrize("variant", ["published", "corrected"])
+def test_the_same_errors_as_of_all_maps_at_once(tmp_path, variant, dataset):
+    sequence = scene(4, (60, 80))
+    shown = show(recorder(tmp_path, sequence, variant, dataset), wavy)
+    rule = DEPTH_RULES[dataset]
+    truth = np.stack([true.depth for true in sequence]).astype(np.float64 if rule.double else "f4")
+    maps = np.stack([resize_depth(waves(index), 60, 80) for index in range(4)])
+    for frames in (2, 4):
+        outcome = shown.score(frames)
+        assert outcome.status == "ok"
+        for alignment in DEPTH_ALIGNMENTS:
+            errors = depth_errors(
+                maps[:frames],
+                truth[:frames],
+                alignment,
+                max_depth=rule.max_depth,
+                post_clip_max=rule.clip,
+                compat=variant == "published",
+            )
+            assert outcome.weight == errors.valid_pixels
+            for name in METRICS:
+                expected = getattr(errors, name)
+                assert outcome.metrics[f"{alignment}/{name}"] == pytest.approx(expected, rel=1e-9)
+    shown.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_reported_metric_is_there(tmp_path):
+    shown = show(recorder(tmp_path, scene(2)), wavy)
+    assert set(shown.score(2).metrics) == {metric.key for metric in REPORTED["depth"]}
+    shown.close()
+
+
+@pytest.mark.parametrize("variant", ["published", "corrected"])
+def test_a_prediction_that_is_not_finite_is_a_failure(tmp_path, variant):
+    def predict(index, true, frame):
+        told = wavy(index, true, frame)
+        told["points"][0, 0, 2] = np.inf if index == 2 else 1.0
+        return told
+
+    shown = show(recorder(tmp_path, scene(4), variant), predict)
+    assert shown.score(2).status == "ok"
+    outcome = shown.score(4)
+    assert outcome.status == "failed"
+    assert outcome.note == "1 predicted depths are not finite, the first in frame 2"
+    shown.close()
+
+
+def test_a_prediction_of_nothing_is_a_failure(tmp_path):
+    def nothing(index, true, frame):
+        return points(np.zeros(frame.image.shape[:2]))
+
+    for variant in ("published", "corrected"):
+        shown = show(recorder(tmp_path, scene(2), variant), nothing)
+        assert shown.score(2).status == "failed"
+        shown.close()
+
+
+def test_truth_without_a_valid_pixel_is_dropped_and_absent_truth_an_error(tmp_path):
+    base = scene(2)
+    images = np.stack([true.image for true in base])
+    empty = ArraySequence("empty", images, np.zeros((2, 48, 64), np.float32))
+    shown = show(recorder(tmp_path, empty), wavy)
+    assert shown.score(2).status == "dropped"
+    shown.close()
+    absent = recorder(tmp_path, ArraySequence("absent", images))
+    with pytest.raises(InputError, match="frame 0 of absent has no true depth"):
+        show(absent, wavy)
+    absent.close()
+
+
+def test_frames_for_the_figures_are_kept(tmp_path):
+    shown = show(recorder(tmp_path, scene(9, (60, 80))), wavy)
+    scale = shown.score(9).metrics and shown._scale
+    shown.keep()
+    shown.close()
+    assert [path.name for path in tmp_path.iterdir()] == [MAPS]
+    kept = np.load(tmp_path / MAPS)
+    assert kept["frame"].tolist() == [0, 4, 8] and kept["image"].shape == (3, 60, 80, 3)
+    assert kept["truth"].shape == kept["prediction"].shape == (3, 60, 80)
+    assert np.isfinite(kept["truth"]).all() and (kept["truth"][:, :3] == 0).all()
+    raw = resize_depth(waves(4), 60, 80)
+    assert kept["prediction"][1] == pytest.approx(scale * raw, rel=1e-5)

@@ -1,0 +1,98 @@
+"""Camera poses: what is scored, what unknown truth does, and what is kept."""
+
+import numpy as np
+import pytest
+
+from tests.evaluation.tasks.told import POLICY, protocol, scene, show
+from ttt3r.evaluation.sequences import ArraySequence
+from ttt3r.evaluation.tasks.pose import PoseRecorder, read_trajectories
+from ttt3r.evaluation.trajectory import trajectory_errors
+
+
+def recorder(folder, sequence, variant="published"):
+    return PoseRecorder(protocol("pose", variant), sequence, POLICY, folder)
+
+
+def truth_of(sequence):
+    return np.stack([true.world_from_camera for true in sequence])
+
+
+def noisy(seed=0, size=0.05):
+    random = np.random.default_rng(seed)
+
+    def predict(index, true, frame):
+        pose = np.eye(4) if true.world_from_camera is None else true.world_from_camera.copy()
+        pose[:3, 3] = 0.5 * pose[:3, 3] + random.normal(0, size, 3)
+        return {"world_from_camera": pose}
+
+    return predict
+
+
+def without(sequence, *frames) -> ArraySequence:
+    """The sequence, with these poses unknown."""
+    poses = truth_of(sequence)
+    poses[list(frames)] = -np.inf
+    images = np.stack([true.image for true in sequence])
+    return ArraySequence(sequence.name, images, None, poses, None)
+
+
+def test_every_length_has_the_errors_of_its_frames(tmp_path):
+    sequence = scene(12)
+    shown = show(recorder(tmp_path, sequence), noisy())
+    estimate = np.stack(shown.estimate)
+    for frames in (5, 12):
+        outcome = shown.score(frames)
+        errors = trajectory_errors(estimate[:frames], truth_of(sequence)[:frames])
+        assert outcome.status == "ok" and outcome.note == ""
+        assert outcome.metrics["ate"] == errors.ate > 0
+        assert outcome.metrics["rpe_translation"] == errors.rpe_translation
+        assert outcome.metrics["rpe_rotation"] == errors.rpe_rotation_deg
+        assert outcome.metrics["scale"] == errors.scale
+
+
+def test_published_results_drop_a_sequence_and_corrected_ones_a_pose(tmp_path):
+    sequence = without(scene(12), 7)
+    published = show(recorder(tmp_path, sequence), noisy())
+    assert published.score(7).status == "ok"  # frame 7 is not among these
+    assert published.score(12).status == "dropped"
+    assert published.score(12).note == "1 of 12 true poses are unknown"
+    corrected = show(recorder(tmp_path, sequence, "corrected"), noisy())
+    outcome = corrected.score(12)
+    known = np.arange(12) != 7
+    errors = trajectory_errors(np.stack(corrected.estimate), np.stack(corrected.truth), valid=known)
+    assert outcome.metrics["ate"] == errors.ate
+    assert outcome.note == "1 of 12 true poses are unknown and masked"
+
+
+@pytest.mark.parametrize("variant", ["published", "corrected"])
+def test_a_prediction_that_is_not_finite_is_a_failure(tmp_path, variant):
+    def predict(index, true, frame):
+        pose = true.world_from_camera.copy()
+        pose[0, 3] = np.nan if index == 4 else pose[0, 3]
+        return {"world_from_camera": pose}
+
+    shown = show(recorder(tmp_path, scene(8), variant), predict)
+    assert shown.score(4).status == "ok"
+    outcome = shown.score(8)
+    assert outcome.status == "failed" and outcome.metrics == {}
+    assert outcome.note == "1 predicted poses are not finite, the first of frame 4"
+
+
+@pytest.mark.parametrize("variant", ["published", "corrected"])
+def test_truth_that_allows_no_alignment_is_dropped(tmp_path, variant):
+    shown = show(recorder(tmp_path, scene(4), variant), noisy())
+    assert shown.score(1).status == "dropped"
+    unknown = show(recorder(tmp_path, without(scene(4), 0, 1, 2, 3), variant), noisy())
+    outcome = unknown.score(4)
+    assert outcome.status == "dropped" and outcome.note
+
+
+def test_trajectories_are_kept_in_the_usual_format(tmp_path):
+    shown = show(recorder(tmp_path, without(scene(5), 2), "corrected"), noisy())
+    shown.keep()
+    estimate, truth = read_trajectories(tmp_path)
+    assert estimate == pytest.approx(np.stack(shown.estimate), abs=1e-6)
+    known = [0, 1, 3, 4]
+    assert truth[known] == pytest.approx(np.stack(shown.truth)[known], abs=1e-6)
+    assert np.isnan(truth[2]).any()
+    assert (tmp_path / "estimate.txt").read_text().splitlines()[1].startswith("1.000000 ")
