@@ -100,7 +100,7 @@ def test_two_writers_never_meet(tmp_path):
 
 
 def test_system_errors_say_how_to_go_on(tmp_path):
-    with pytest.raises(RunError, match="left on device. What is done is"), explained(tmp_path):
+    with pytest.raises(RunError, match="What is done is kept"), explained(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 

@@ -34,14 +34,15 @@ class TrueFrame:
     Attributes:
         image: RGB.
         timestamp: seconds, from an origin of the sequence's own.
-        depth: z in the camera's frame, metres, 0 where unknown; None if nothing is known.
+        depth: z in the camera's frame, metres, 0 where unknown; None if nothing is known. Its size
+            may differ from the image's.
         world_from_camera: pose in the sequence's own world; None if unknown.
         intrinsics: pinhole matrix of `image`, pixels; None if unknown.
     """
 
     image: Image
     timestamp: float
-    depth: Float32[np.ndarray, "height width"] | None = None
+    depth: Float32[np.ndarray, "depth_height depth_width"] | None = None
     world_from_camera: Float64[np.ndarray, "4 4"] | None = None
     intrinsics: Float[np.ndarray, "3 3"] | None = None
 

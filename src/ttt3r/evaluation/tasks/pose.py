@@ -83,7 +83,7 @@ class PoseRecorder(Recorder):
         for name, poses in ((ESTIMATE, self.estimate), (TRUTH, self.truth)):
             lines = [
                 tum.tum_line(stamp, torch.from_numpy(pose))
-                for stamp, pose in zip(self.stamps, poses, strict=True)
+                for stamp, pose in zip(self.stamps, poses[: len(self.estimate)], strict=False)
             ]
             write_atomically(self.folder / name, lambda path, text=lines: _write(path, text))
 

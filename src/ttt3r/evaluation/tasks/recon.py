@@ -9,7 +9,7 @@ from ttt3r.errors import InputError
 from ttt3r.evaluation.clouds import (
     align_clouds,
     crop_half_for,
-    reconstruction_errors,
+    score_clouds,
 )
 from ttt3r.evaluation.protocols import Protocol
 from ttt3r.evaluation.sequences import Sequence, TrueFrame
@@ -86,10 +86,11 @@ class ReconRecorder(Recorder):
                 self.world_from_first,
                 half,
             )
-            errors, fitness, moved = reconstruction_errors(aligned, device=self.device)
+            scored = score_clouds(aligned, device=self.device)
         except InputError as error:
             return Outcome("failed", note=str(error))
-        self.kept = {"prediction": _some(moved), "truth": _some(aligned.truth)}
+        errors = scored.errors
+        self.kept = {"prediction": _some(scored.prediction), "truth": _some(aligned.truth)}
         metrics = {
             "accuracy": errors.accuracy,
             "completeness": errors.completeness,
@@ -99,7 +100,7 @@ class ReconRecorder(Recorder):
             "recall": errors.recall,
             "accuracy_median": errors.accuracy_median,
             "completeness_median": errors.completeness_median,
-            "icp_fitness": fitness,
+            "icp_fitness": scored.registration.fitness,
         }
         assert errors.normal_consistency is not None
         assert errors.normal_consistency_median is not None

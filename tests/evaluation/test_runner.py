@@ -1,0 +1,241 @@
+"""Running a plan: one pass for all lengths, resuming, failures, and what is refused."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.evaluation.tasks.told import protocol, scene
+from tests.networks import random_tiny
+from ttt3r.errors import InputError, RunError, SettingError
+from ttt3r.evaluation import protocols, runner
+from ttt3r.evaluation.results import METRICS
+from ttt3r.evaluation.runner import Plan, evaluate, make_plan, run_sequence, settings_of
+from ttt3r.evaluation.sequences import ArraySequence, First
+from ttt3r.evaluation.store import Store, evaluations_in
+from ttt3r.evaluation.tasks import RECORDERS
+from ttt3r.stream.session import Session
+
+LENGTHS = (3, 5, None)
+
+
+def model():
+    return random_tiny("tiny_linear")
+
+
+def policy():
+    return dataclasses.replace(model().image_policy, size=64)
+
+
+def renamed(name, frames, seed) -> ArraySequence:
+    sequence = scene(frames, seed=seed)
+    sequence.name = name
+    return sequence
+
+
+def plan(task="pose", lengths=LENGTHS) -> Plan:
+    sequences = (renamed("one", 7, 1), renamed("two", 4, 2))
+    return Plan(protocol(task), lengths, sequences, complete=True)
+
+
+def settings(of: Plan, rule="ttt3r"):
+    return settings_of(of, Session(model(), rule), 64, "float32")
+
+
+def run(folder, of: Plan, rule="ttt3r", **how):
+    one = settings(of, rule)
+    with Store(folder, one, **how) as store:
+        return evaluate(of, model(), store, one)
+
+
+def without_times(evaluation):
+    """What must not change from run to run."""
+    return [
+        (s.sequence, s.size, [dataclasses.replace(x, frames_per_second=None) for x in s.scores])
+        for s in evaluation.sequences
+    ]
+
+
+@pytest.mark.parametrize("task", ["pose", "depth", "recon"])
+def test_one_pass_scores_as_a_run_per_length_does(tmp_path, task):
+    """Slow twin: a fresh session for every length."""
+    sequence = renamed("one", 7, 1)
+
+    def scores(of, lengths):
+        recorder = RECORDERS[task](protocol(task), of, policy(), tmp_path)
+        session = Session(model(), "ttt3r", None, recorder.outputs)
+        return run_sequence(session, recorder, lengths).scores
+
+    together = scores(sequence, LENGTHS)
+    assert [score.frames for score in together] == [3, 5, 7]
+    for score in together:
+        (alone,) = scores(First(sequence, score.frames), (score.length,))
+        assert alone.status == score.status == "ok"
+        assert alone.metrics == score.metrics
+        assert set(score.metrics) == {metric.key for metric in METRICS[task]}
+
+
+@pytest.mark.parametrize("task", ["pose", "depth", "recon"])
+def test_an_evaluation_is_written_and_read_back(tmp_path, task):
+    found = run(tmp_path, plan(task))
+    assert [s.sequence for s in found.sequences] == ["one", "two"]
+    assert [mean.length for mean in found.means] == [3, 5, None]
+    assert [mean.count for mean in found.means] == [2, 2, 2]
+    assert [mean.shorter for mean in found.means] == [0, 1, 0]
+    assert evaluations_in(tmp_path) == [found]
+    assert found.facts["torch"] == str(torch.__version__) and found.sequences[0].peak_memory
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_stopped_anywhere_it_goes_on_to_the_same_numbers(tmp_path):
+    whole = run(tmp_path / "whole", plan())
+    for stop in (1, 6, 7, 10):
+        folder, of = tmp_path / str(stop), plan()
+
+        def halt(done, at=stop):
+            if done >= at:
+                raise KeyboardInterrupt
+
+        one = settings(of)
+        with pytest.raises(KeyboardInterrupt), Store(folder, one) as store:
+            evaluate(of, model(), store, one, halt)
+        assert not evaluations_in(folder)
+        assert not list(folder.rglob("*.tmp"))
+        seen = []
+        with Store(folder, one, resume=True) as store:
+            again = evaluate(of, model(), store, one, seen.append)
+        assert without_times(again) == without_times(whole)
+        assert again.means[0].metrics == whole.means[0].metrics
+        assert seen[0] == (7 if stop > 7 else 1) and seen[-1] == 11
+
+
+def test_rules_side_by_side(tmp_path):
+    run(tmp_path, plan())
+    run(tmp_path, plan(), "overwrite", resume=True)
+    found = evaluations_in(tmp_path)
+    assert [e.label for e in found] == ["overwrite", "ttt3r"]
+    assert found[0].means[0].metrics != found[1].means[0].metrics
+
+
+class Breaking(Session):
+    """Runs out of memory at frame 4."""
+
+    def push(self, image, **options):
+        if self.index == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore text")
+        return super().push(image, **options)
+
+
+def test_running_out_of_memory_is_a_failure_of_the_longer_lengths(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "Session", Breaking)
+    found = run(tmp_path, plan())
+    one, two = found.sequences
+    assert [score.status for score in one.scores] == ["ok", "failed", "failed"]
+    assert one.scores[1].note.startswith("out of memory at frame 4: CUDA out of memory. Tried")
+    assert one.scores[1].frames == 4 and "more text" not in one.scores[1].note
+    assert [score.status for score in two.scores] == ["ok", "ok", "ok"]  # it has four frames
+    assert [mean.failed for mean in found.means] == [0, 1, 1]
+
+
+def test_frames_per_second_count_the_session_alone(tmp_path, monkeypatch):
+    """Time passes while frames are prepared and scored, too."""
+    now = [0.0]
+
+    def clock(device):
+        return now[0]
+
+    class Timed(Session):
+        def push(self, image, **options):
+            now[0] += 0.5
+            return super().push(image, **options)
+
+    recorder = RECORDERS["pose"](protocol("pose"), scene(6), policy(), tmp_path)
+    take = recorder.take
+
+    def slow(prediction):
+        now[0] += 100.0
+        take(prediction)
+
+    monkeypatch.setattr(recorder, "take", slow)
+    monkeypatch.setattr(runner.machine, "clock", clock)
+    scores = run_sequence(Timed(model(), "ttt3r", None, ("pose",)), recorder, (3, 6)).scores
+    assert [score.frames_per_second for score in scores] == [2.0, 2.0]
+
+
+def test_a_broken_frame_stops_the_run_and_keeps_what_is_done(tmp_path):
+    class Broken(ArraySequence):
+        def __iter__(self):
+            yield from list(super().__iter__())[:2]
+            raise InputError("frame 2 is broken")
+
+    base = scene(4)
+    broken = Broken(
+        "two",
+        *(
+            np.stack(x)
+            for x in zip(*[(t.image, t.depth, t.world_from_camera) for t in base], strict=True)
+        ),
+    )
+    of = dataclasses.replace(plan(), sequences=(renamed("one", 7, 1), broken))
+    with pytest.raises(InputError, match="frame 2"):
+        run(tmp_path, of)
+    with Store(tmp_path, settings(of), resume=True) as store:
+        assert store.read("ttt3r", "one") and store.read("ttt3r", "two") is None
+
+
+def test_a_full_disk_says_so_and_keeps_what_is_done(tmp_path, monkeypatch):
+    of = plan("depth")
+    run(tmp_path, dataclasses.replace(of, sequences=of.sequences[:1]))
+    from ttt3r.evaluation.spool import Spool
+
+    def full(self, rows):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Spool, "append", full)
+    other = dataclasses.replace(of, lengths=(3,))
+    with pytest.raises(RunError, match=r"No space left.*--resume"):
+        run(tmp_path / "new", other)
+
+
+# Plans
+
+
+def one_protocol(name="synthetic/stride1/20"):
+    return protocols.parse("pose", name)
+
+
+def test_a_plan_opens_no_more_than_the_longest_length():
+    made = make_plan(one_protocol(), Path(), (10, 5, 5))
+    assert made.lengths == (5, 10) and made.complete
+    assert {len(sequence) for sequence in made.sequences} == {10}
+    assert made.frames == 10 * len(made.sequences)
+    assert make_plan(one_protocol(), Path()).lengths == (20,)
+
+
+def test_some_sequences_are_a_part():
+    known = one_protocol().data.sequences(Path(), "pose")
+    made = make_plan(one_protocol(), Path(), names=(known[1], known[0]))
+    assert [s.name for s in made.sequences] == list(known[:2]) and not made.complete
+    assert make_plan(one_protocol(), Path(), names=known).complete
+
+
+@pytest.mark.parametrize(
+    ("lengths", "names", "message"),
+    [
+        ((0,), (), "must be at least 1"),
+        ((30,), (), "ends at 20 frames, so it has no length 30"),
+        ((5, None), (), "no length all"),
+        ((5,), ("nowhere",), "no sequence 'nowhere'; choose among"),
+    ],
+)
+def test_plans_that_make_no_sense(lengths, names, message):
+    with pytest.raises(SettingError, match=message):
+        make_plan(one_protocol(), Path(), lengths, names)
+
+
+def test_all_frames_come_last():
+    made = make_plan(protocols.parse("pose", "synthetic/stride50/all"), Path(), (None, 5))
+    assert made.lengths == (5, None)
+    assert len(made.sequences[0]) == 1000  # rendered streams do not end
