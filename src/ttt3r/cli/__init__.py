@@ -15,6 +15,7 @@ import ttt3r
 from ttt3r.cli.command import Command
 from ttt3r.cli.convert import ConvertCommand
 from ttt3r.cli.doctor import DoctorCommand
+from ttt3r.cli.evaluate import EvalCommand
 from ttt3r.cli.export import ExportCommand
 from ttt3r.cli.info import InfoCommand
 from ttt3r.cli.messages import messages, print_error
@@ -30,6 +31,7 @@ COMMANDS: dict[str, type[Command]] = {
     "models": ModelsCommand,
     "convert": ConvertCommand,
     "scene": SceneCommand,
+    "eval": EvalCommand,
     "doctor": DoctorCommand,
 }
 DESCRIPTION = """Reconstruct 3D from video: camera poses, depth and points while the frames arrive.

@@ -50,6 +50,15 @@ class Recorder(abc.ABC):
         self.count = 0
         self.size: tuple[int, int] | None = None
 
+    @classmethod
+    def check(cls, device: str) -> None:
+        """Find out before anything runs whether all packages are there.
+
+        Raises:
+            MissingExtraError: if one is not.
+        """
+        return None
+
     def prepare(self, true: TrueFrame) -> Frame:
         """Take the truth about the next frame, and bring its image to the network's size.
 

@@ -11,6 +11,7 @@ from ttt3r.evaluation.clouds import (
     crop_half_for,
     score_clouds,
 )
+from ttt3r.evaluation.neighbours import Neighbours
 from ttt3r.evaluation.protocols import Protocol
 from ttt3r.evaluation.sequences import Sequence, TrueFrame
 from ttt3r.evaluation.spool import Spool
@@ -40,6 +41,11 @@ class ReconRecorder(Recorder):
         self.world_from_first: np.ndarray | None = None
         self.device = "cpu"
         self.kept: dict[str, np.ndarray] = {}
+
+    @classmethod
+    def check(cls, device: str) -> None:
+        """Neighbours are searched with SciPy on the processor."""
+        Neighbours(np.zeros((1, 3)), device)
 
     def _prepare(self, true: TrueFrame, frame: Frame) -> Frame:
         """Keep the true points; images are cut about the principal point."""
