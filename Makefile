@@ -17,7 +17,7 @@ slow: .venv/installed-dev
 # Against programs of others, which nothing that ships may import.
 oracle: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --group oracle
-	$(BIN)/python -m pytest tests/evaluation/test_oracle.py
+	$(BIN)/python -m pytest tests/evaluation/metrics/test_oracle.py
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -9,16 +9,16 @@ from benchmarks.card_data import TrainingDepth
 from ttt3r.errors import InputError
 from ttt3r.evaluation import baselines
 from ttt3r.evaluation.baselines import best_constant_depth, mean_depth_image
-from ttt3r.evaluation.depth import DepthErrors, depth_errors, valid_pixels
-from ttt3r.evaluation.placement import placement_error
-from ttt3r.evaluation.streaming import Record, SequenceResult, depth_in_network
-from ttt3r.evaluation.trajectory import (
+from ttt3r.evaluation.metrics.depth import DepthErrors, depth_errors, valid_pixels
+from ttt3r.evaluation.metrics.trajectory import (
     ate,
     finite_poses,
     path_length,
     rotation_error_deg,
     trajectory_errors,
 )
+from ttt3r.evaluation.placement import placement_error
+from ttt3r.evaluation.streaming import Record, SequenceResult, depth_in_network
 
 Row = dict[str, Any]
 

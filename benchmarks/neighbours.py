@@ -1,9 +1,10 @@
 """Exact nearest neighbours between two point clouds: `python -m benchmarks.neighbours`.
 
 The clouds are what reconstruction is scored on: pointmaps of a room from many views, once as they
-are and once with noise. Neighbours are searched both ways by `ttt3r.evaluation.neighbours` and by
-comparing everything with everything; the latter is timed on some queries and extrapolated. Normals
-and a round of iterated closest points, which scoring needs too, are timed at a size of their own.
+are and once with noise. Neighbours are searched both ways, by `ttt3r.evaluation.metrics.neighbours`
+and by comparing everything with everything; the latter is timed on some queries and extrapolated.
+Normals and a round of iterated closest points, which scoring needs too, are timed at a size of
+their own.
 """
 
 import argparse
@@ -16,10 +17,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from benchmarks import machine
-from ttt3r.evaluation.icp import icp
 from ttt3r.evaluation.machine import peak_memory
-from ttt3r.evaluation.neighbours import Neighbours
-from ttt3r.evaluation.normals import estimate_normals
+from ttt3r.evaluation.metrics.icp import icp
+from ttt3r.evaluation.metrics.neighbours import Neighbours
+from ttt3r.evaluation.metrics.normals import estimate_normals
 
 SIDE = 224  # pixels of a view that are scored, in each direction
 ROOM = np.array([3.0, 2.4, 4.0])  # metres

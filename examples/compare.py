@@ -7,10 +7,10 @@ import numpy as np
 
 from ttt3r import Run
 from ttt3r.evaluation import baselines
-from ttt3r.evaluation.depth import depth_errors
+from ttt3r.evaluation.metrics.depth import depth_errors
+from ttt3r.evaluation.metrics.trajectory import rotation_error_deg
 from ttt3r.evaluation.sequences import FolderSequence
 from ttt3r.evaluation.streaming import EstimateRecorder, Record, TruthRecorder, score
-from ttt3r.evaluation.trajectory import rotation_error_deg
 from ttt3r.types import ImagePolicy
 
 FARTHEST = 60.0

@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ttt3r import Prediction, Run
 from ttt3r.errors import InputError
+from ttt3r.evaluation.metrics.trajectory import align
 from ttt3r.evaluation.streaming import Record, score
-from ttt3r.evaluation.trajectory import align
 
 TILE, GAP, LABEL = (240, 180), 14, 26
 INK, PAPER, PATH, TRUTH = (30, 34, 40), (250, 250, 248), (214, 84, 40), (40, 120, 200)

@@ -14,8 +14,8 @@ from ttt3r.evaluation.baselines import (
     static_camera,
     static_camera_errors,
 )
-from ttt3r.evaluation.depth import depth_errors
-from ttt3r.evaluation.trajectory import ate, rpe, trajectory_errors
+from ttt3r.evaluation.metrics.depth import depth_errors
+from ttt3r.evaluation.metrics.trajectory import ate, rpe, trajectory_errors
 
 
 @given(SEEDS)

@@ -10,7 +10,7 @@ from tests.evaluation.test_sequences import write_sequence
 from tests.evaluation.trajectories import random_trajectory
 from tests.networks import random_tiny
 from ttt3r.errors import InputError, SettingError
-from ttt3r.evaluation.depth import depth_errors
+from ttt3r.evaluation.metrics.depth import depth_errors
 from ttt3r.evaluation.placement import placement_error
 from ttt3r.evaluation.sequences import ArraySequence, FolderSequence, TrueFrame
 from ttt3r.evaluation.streaming import (

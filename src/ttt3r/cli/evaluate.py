@@ -124,7 +124,7 @@ class EvalCommand(Command):
             Ttt3rError: if something cannot work.
         """
         import ttt3r
-        from ttt3r.evaluation.publish import publish
+        from ttt3r.evaluation.reports.publish import publish
         from ttt3r.evaluation.runner import evaluate
         from ttt3r.evaluation.store import Store, check_folder
         from ttt3r.evaluation.tasks import RECORDERS
@@ -199,7 +199,7 @@ class EvalCommand(Command):
             RunError: if one cannot be read.
             SettingError: if they measure different things.
         """
-        from ttt3r.evaluation.compare import compare, comparison_text
+        from ttt3r.evaluation.reports.compare import compare, comparison_text
         from ttt3r.evaluation.results import read_evaluation
 
         print(comparison_text(compare(read_evaluation(first), read_evaluation(second))))

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ttt3r.errors import InputError
-from ttt3r.evaluation.depth import valid_pixels
-from ttt3r.evaluation.depth_fits import weighted_median
-from ttt3r.evaluation.trajectory import TrajectoryErrors, finite_poses, rpe
+from ttt3r.evaluation.metrics.depth import valid_pixels
+from ttt3r.evaluation.metrics.depth_fits import weighted_median
+from ttt3r.evaluation.metrics.trajectory import TrajectoryErrors, finite_poses, rpe
 
 SMALLEST_WEIGHT = 1e-6  # of the known pixels that make a resized one
 

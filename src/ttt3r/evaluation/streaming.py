@@ -12,17 +12,17 @@ from jaxtyping import Float, Float32, Float64, Int32, Int64
 from torch import Tensor
 
 from ttt3r.errors import InputError, SettingError
-from ttt3r.evaluation import depth as depth_scores
-from ttt3r.evaluation.depth import DepthErrors
 from ttt3r.evaluation.machine import clock
-from ttt3r.evaluation.sequences import Sequence, TrueFrame
-from ttt3r.evaluation.trajectory import (
+from ttt3r.evaluation.metrics import depth as depth_scores
+from ttt3r.evaluation.metrics.depth import DepthErrors
+from ttt3r.evaluation.metrics.trajectory import (
     TrajectoryErrors,
     finite_poses,
     path_length,
     rotation_error_deg,
     trajectory_errors,
 )
+from ttt3r.evaluation.sequences import Sequence, TrueFrame
 from ttt3r.sources import prepare_frame
 from ttt3r.stream.session import Session
 from ttt3r.types import Frame, ImagePolicy, ImageTransform

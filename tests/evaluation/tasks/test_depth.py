@@ -5,7 +5,7 @@ import pytest
 
 from tests.evaluation.tasks.told import POLICY, protocol, scene, show
 from ttt3r.errors import InputError
-from ttt3r.evaluation.depth import METRICS, depth_errors, resize_depth
+from ttt3r.evaluation.metrics.depth import METRICS, depth_errors, resize_depth
 from ttt3r.evaluation.protocols import DEPTH_RULES
 from ttt3r.evaluation.results import DEPTH_ALIGNMENTS
 from ttt3r.evaluation.results import METRICS as REPORTED

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tests.evaluation.tasks.told import POLICY, protocol, scene, show
+from ttt3r.evaluation.metrics.trajectory import trajectory_errors
 from ttt3r.evaluation.sequences import ArraySequence
 from ttt3r.evaluation.tasks.pose import PoseRecorder, read_trajectories
-from ttt3r.evaluation.trajectory import trajectory_errors
 
 
 def recorder(folder, sequence, variant="published"):

@@ -6,8 +6,8 @@ from typing import ClassVar
 import numpy as np
 
 from ttt3r.errors import InputError
-from ttt3r.evaluation import depth as scores
-from ttt3r.evaluation.depth import DepthErrors
+from ttt3r.evaluation.metrics import depth as scores
+from ttt3r.evaluation.metrics.depth import DepthErrors
 from ttt3r.evaluation.protocols import Protocol
 from ttt3r.evaluation.results import DEPTH_ALIGNMENTS
 from ttt3r.evaluation.sequences import Sequence, TrueFrame

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float64
 
 from ttt3r.errors import InputError
-from ttt3r.evaluation import trajectory
+from ttt3r.evaluation.metrics import trajectory
 from ttt3r.evaluation.protocols import Protocol
 from ttt3r.evaluation.sequences import Sequence, TrueFrame, read_numbers
 from ttt3r.evaluation.tasks.base import Outcome, Recorder

@@ -6,12 +6,12 @@ from typing import ClassVar
 import numpy as np
 
 from ttt3r.errors import InputError
-from ttt3r.evaluation.clouds import (
+from ttt3r.evaluation.metrics.clouds import (
     align_clouds,
     crop_half_for,
     score_clouds,
 )
-from ttt3r.evaluation.neighbours import Neighbours
+from ttt3r.evaluation.metrics.neighbours import Neighbours
 from ttt3r.evaluation.protocols import Protocol
 from ttt3r.evaluation.sequences import Sequence, TrueFrame
 from ttt3r.evaluation.spool import Spool

@@ -164,7 +164,7 @@ def parse_speeds(text: str) -> tuple[PublishedSpeed, ...]:
 
 
 def _text() -> str:
-    return resources.files("ttt3r.evaluation").joinpath(FILE).read_text("utf-8")
+    return resources.files("ttt3r.evaluation.reports").joinpath(FILE).read_text("utf-8")
 
 
 def _tables(text: str, name: str) -> list[dict[str, Any]]:

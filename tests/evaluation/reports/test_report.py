@@ -7,11 +7,10 @@ import pytest
 
 from tests.evaluation.evaluations import FACTS, POSE, evaluation, pair
 from ttt3r.errors import SettingError
-from ttt3r.evaluation.published import published_for
-from ttt3r.evaluation.report import latex, markdown
-from ttt3r.evaluation.report_published import published_beside
-from ttt3r.evaluation.results import METRICS, Metric
-from ttt3r.evaluation.tables import (
+from ttt3r.evaluation.reports.beside import published_beside
+from ttt3r.evaluation.reports.published import published_for
+from ttt3r.evaluation.reports.report import latex, markdown
+from ttt3r.evaluation.reports.tables import (
     Cell,
     Table,
     heading,
@@ -22,6 +21,7 @@ from ttt3r.evaluation.tables import (
     markdown_text,
     percent,
 )
+from ttt3r.evaluation.results import METRICS, Metric
 
 KITTI = {"task": "depth", "protocol": "kitti/stride1/500", "data": "kitti", "lengths": (500,)}
 

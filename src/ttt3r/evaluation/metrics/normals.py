@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from ttt3r.errors import InputError, SettingError
-from ttt3r.evaluation.neighbours import Neighbours, searched, spatial_order
+from ttt3r.evaluation.metrics.neighbours import Neighbours, searched, spatial_order
 
 SMALLEST_PATCH = 3  # points that span a plane
 BLOCK = 2**16  # points whose patches are in memory at once: about 100 MB for 30 neighbours

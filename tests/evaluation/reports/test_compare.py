@@ -4,7 +4,7 @@ import pytest
 
 from tests.evaluation.evaluations import evaluation, pair
 from ttt3r.errors import SettingError
-from ttt3r.evaluation.compare import (
+from ttt3r.evaluation.reports.compare import (
     OnlyOne,
     compare,
     comparison_text,

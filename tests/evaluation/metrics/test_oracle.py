@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.evaluation.trajectories import random_trajectory
-from ttt3r.evaluation.trajectory import trajectory_errors
+from ttt3r.evaluation.metrics.trajectory import trajectory_errors
 
 evo_metrics = pytest.importorskip("evo.core.metrics", reason="evo is not installed")
 evo_trajectory = pytest.importorskip("evo.core.trajectory", reason="evo is not installed")

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ttt3r.errors import SettingError
-from ttt3r.evaluation.results import METRICS, Evaluation, Metric, Score, means
-from ttt3r.evaluation.tables import (
+from ttt3r.evaluation.reports.tables import (
     Cell,
     Table,
     heading,
@@ -17,6 +16,7 @@ from ttt3r.evaluation.tables import (
     number,
     percent,
 )
+from ttt3r.evaluation.results import METRICS, Evaluation, Metric, Score, means
 
 # What must be equal: otherwise the numbers measure different things.
 SAME = ("task", "protocol", "variant", "data")

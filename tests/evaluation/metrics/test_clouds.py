@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.evaluation.test_points import assert_golden
+from tests.evaluation.metrics.test_points import assert_golden
 from tests.evaluation.trajectories import expected, random_trajectory
 from tests.geometry.samples import SEEDS
 from tests.goldens import load_npz
 from ttt3r.errors import InputError, SettingError
-from ttt3r.evaluation.clouds import align_clouds, crop_half_for, score_clouds
-from ttt3r.evaluation.icp import icp
-from ttt3r.evaluation.points import point_errors
+from ttt3r.evaluation.metrics.clouds import align_clouds, crop_half_for, score_clouds
+from ttt3r.evaluation.metrics.icp import icp
+from ttt3r.evaluation.metrics.points import point_errors
 from ttt3r.evaluation.views import unproject
 
 MONITORING = {

@@ -8,8 +8,8 @@ from PIL import Image
 from tests.evaluation.evaluations import evaluation, pair
 from tests.evaluation.trajectories import random_trajectory
 from ttt3r.errors import InputError, MissingExtraError, SettingError
-from ttt3r.evaluation.figures import round_up, spread_labels
-from ttt3r.evaluation.plots import (
+from ttt3r.evaluation.reports.figures import round_up, spread_labels
+from ttt3r.evaluation.reports.plots import (
     DepthMap,
     _blocks,
     plot_clouds,

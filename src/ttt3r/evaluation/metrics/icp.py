@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Float64, Int
 
 from ttt3r.errors import InputError
-from ttt3r.evaluation.neighbours import Neighbours, searched
+from ttt3r.evaluation.metrics.neighbours import Neighbours, searched
 from ttt3r.geometry import se3
 from ttt3r.geometry.align import align_points
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tests.geometry.samples import SEEDS
 from ttt3r.errors import InputError, MissingExtraError, SettingError
-from ttt3r.evaluation import neighbours
-from ttt3r.evaluation.neighbours import Neighbours, searched, spatial_order
+from ttt3r.evaluation.metrics import neighbours
+from ttt3r.evaluation.metrics.neighbours import Neighbours, searched, spatial_order
 
 METHODS = ["tree", "blocks"]
 

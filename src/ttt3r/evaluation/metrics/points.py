@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ttt3r.errors import InputError, SettingError
-from ttt3r.evaluation.neighbours import Neighbours, searched
+from ttt3r.evaluation.metrics.neighbours import Neighbours, searched
 
 
 @dataclass(frozen=True)

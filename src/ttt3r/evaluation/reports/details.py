@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from ttt3r.evaluation.compare import frames_text, headlines, left_out, scores_at
-from ttt3r.evaluation.report_published import mean_at
-from ttt3r.evaluation.results import Evaluation, Metric, Score
-from ttt3r.evaluation.tables import (
+from ttt3r.evaluation.reports.beside import mean_at
+from ttt3r.evaluation.reports.compare import frames_text, headlines, left_out, scores_at
+from ttt3r.evaluation.reports.tables import (
     NOTHING,
     Cell,
     Table,
@@ -15,6 +14,7 @@ from ttt3r.evaluation.tables import (
     markdown_text,
     number,
 )
+from ttt3r.evaluation.results import Evaluation, Metric, Score
 
 STATES = {"failed": "Failed", "dropped": "Dropped", "ok": "Noted"}
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch.nn import functional
 
 from ttt3r.errors import InputError
-from ttt3r.evaluation.depth_fits import Affine, Alignment, blocks, fit_affine
+from ttt3r.evaluation.metrics.depth_fits import Affine, Alignment, blocks, fit_affine
 
 SMALLEST_DEPTH = 1e-5  # of a prediction whose logarithm or ratio is taken, metres
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from ttt3r.errors import InputError, MissingExtraError
-from ttt3r.evaluation.plot_lengths import plot_lengths
-from ttt3r.evaluation.plots import (
+from ttt3r.evaluation.reports.plot_lengths import plot_lengths
+from ttt3r.evaluation.reports.plots import (
     DepthMap,
     plot_clouds,
     plot_depth_errors,
     plot_trajectories,
 )
-from ttt3r.evaluation.report import latex, markdown
+from ttt3r.evaluation.reports.report import latex, markdown
 from ttt3r.evaluation.results import Evaluation
 from ttt3r.evaluation.store import PLOTS, REPORTS, SEQUENCES, evaluations_in, explained, slug
 from ttt3r.evaluation.tasks.depth import MAPS

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Bool, Float, Float64
 
 from ttt3r.errors import InputError, SettingError
-from ttt3r.evaluation.icp import IcpResult, icp, transformed
-from ttt3r.evaluation.neighbours import Neighbours
-from ttt3r.evaluation.normals import estimate_normals
-from ttt3r.evaluation.points import PointErrors, point_errors
+from ttt3r.evaluation.metrics.icp import IcpResult, icp, transformed
+from ttt3r.evaluation.metrics.neighbours import Neighbours
+from ttt3r.evaluation.metrics.normals import estimate_normals
+from ttt3r.evaluation.metrics.points import PointErrors, point_errors
 from ttt3r.geometry import se3
 
 PUBLISHED_CROP_HALF, PUBLISHED_WIDTH = 112, 512

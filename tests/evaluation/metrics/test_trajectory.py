@@ -10,7 +10,7 @@ from tests.evaluation.trajectories import expected, load_case, random_trajectory
 from tests.geometry.samples import SEEDS, random_rigid, random_similarity
 from tests.goldens import goldens
 from ttt3r.errors import InputError, SettingError
-from ttt3r.evaluation.trajectory import (
+from ttt3r.evaluation.metrics.trajectory import (
     TrajectoryErrors,
     align,
     associate,

@@ -5,10 +5,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ttt3r.errors import SettingError
-from ttt3r.evaluation.compare import different_settings, frames_text, headlines
 from ttt3r.evaluation.datasets.base import Task
-from ttt3r.evaluation.published import read_speeds
-from ttt3r.evaluation.report_published import (
+from ttt3r.evaluation.reports.beside import (
     Beside,
     is_done,
     mean_at,
@@ -16,14 +14,15 @@ from ttt3r.evaluation.report_published import (
     published_beside,
     published_text,
 )
-from ttt3r.evaluation.report_sequences import (
+from ttt3r.evaluation.reports.compare import different_settings, frames_text, headlines
+from ttt3r.evaluation.reports.details import (
     longest_length,
     notes_text,
     same_sequences,
     sequences_text,
 )
-from ttt3r.evaluation.results import Evaluation, Mean, Metric
-from ttt3r.evaluation.tables import (
+from ttt3r.evaluation.reports.published import read_speeds
+from ttt3r.evaluation.reports.tables import (
     NOTHING,
     Cell,
     Row,
@@ -36,6 +35,7 @@ from ttt3r.evaluation.tables import (
     markdown_text,
     number,
 )
+from ttt3r.evaluation.results import Evaluation, Mean, Metric
 
 TITLES: dict[Task, str] = {"pose": "Camera poses", "depth": "Depth", "recon": "Points"}
 # What may differ between evaluations side by side.

@@ -9,8 +9,8 @@ from tests.evaluation.trajectories import expected
 from tests.geometry.samples import SEEDS
 from tests.goldens import load_npz
 from ttt3r.errors import InputError
-from ttt3r.evaluation import depth_fits
-from ttt3r.evaluation.depth import (
+from ttt3r.evaluation.metrics import depth_fits
+from ttt3r.evaluation.metrics.depth import (
     METRICS,
     DepthErrors,
     depth_errors,
@@ -18,7 +18,7 @@ from ttt3r.evaluation.depth import (
     resize_depth,
     valid_pixels,
 )
-from ttt3r.evaluation.depth_fits import Affine, fit_affine, weighted_median
+from ttt3r.evaluation.metrics.depth_fits import Affine, fit_affine, weighted_median
 
 CASES = [
     *("sintel_like", "bonn_like", "kitti_like", "pred_nan", "pred_negative", "pred_zero"),

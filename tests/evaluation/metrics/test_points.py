@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from tests.evaluation.test_neighbours import brute_force, surface
+from tests.evaluation.metrics.test_neighbours import brute_force, surface
 from tests.evaluation.trajectories import expected
 from tests.geometry.samples import SEEDS
 from tests.goldens import load_npz
 from ttt3r.errors import InputError, SettingError
-from ttt3r.evaluation import normals
-from ttt3r.evaluation.icp import icp, transformed
-from ttt3r.evaluation.neighbours import Neighbours
-from ttt3r.evaluation.normals import estimate_normals
-from ttt3r.evaluation.points import point_errors
+from ttt3r.evaluation.metrics import normals
+from ttt3r.evaluation.metrics.icp import icp, transformed
+from ttt3r.evaluation.metrics.neighbours import Neighbours
+from ttt3r.evaluation.metrics.normals import estimate_normals
+from ttt3r.evaluation.metrics.points import point_errors
 
 # Our names of what the goldens call otherwise.
 KEYS = {

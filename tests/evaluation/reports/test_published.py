@@ -7,7 +7,7 @@ from ttt3r.errors import InputError
 from ttt3r.evaluation import protocols
 from ttt3r.evaluation.datasets.seven_scenes import SevenScenes
 from ttt3r.evaluation.datasets.tum import TumDynamics
-from ttt3r.evaluation.published import (
+from ttt3r.evaluation.reports.published import (
     Published,
     parse_published,
     parse_speeds,

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ttt3r.evaluation.compare import frames_text, scores_at
-from ttt3r.evaluation.published import KINDS, Published, published_for
-from ttt3r.evaluation.results import METRICS, Evaluation, Mean, Metric
-from ttt3r.evaluation.tables import (
+from ttt3r.evaluation.reports.compare import frames_text, scores_at
+from ttt3r.evaluation.reports.published import KINDS, Published, published_for
+from ttt3r.evaluation.reports.tables import (
     NOTHING,
     Cell,
     Row,
@@ -16,6 +15,7 @@ from ttt3r.evaluation.tables import (
     number,
     percent,
 )
+from ttt3r.evaluation.results import METRICS, Evaluation, Mean, Metric
 
 PUBLISHED_SIZE = 512  # longer side of the images behind every published number, pixels
 PUBLISHED_WEIGHTS = "cut3r_512_dpt_4_64"

@@ -12,17 +12,17 @@ import numpy as np
 from jaxtyping import Bool, Float, Num, UInt8
 
 from ttt3r.errors import InputError
-from ttt3r.evaluation.depth import valid_pixels
-from ttt3r.evaluation.figures import (
+from ttt3r.evaluation.metrics.depth import valid_pixels
+from ttt3r.evaluation.metrics.neighbours import Neighbours
+from ttt3r.evaluation.metrics.trajectory import align, finite_poses
+from ttt3r.evaluation.reports.figures import (
     BLACK,
     UNKNOWN,
     colour,
     new_figure,
     round_up,
 )
-from ttt3r.evaluation.neighbours import Neighbours
-from ttt3r.evaluation.plot_lengths import plot_lengths
-from ttt3r.evaluation.trajectory import align, finite_poses
+from ttt3r.evaluation.reports.plot_lengths import plot_lengths
 
 __all__ = ["DepthMap", "plot_clouds", "plot_depth_errors", "plot_lengths", "plot_trajectories"]
 

@@ -1,0 +1,1 @@
+"""Errors of trajectories, depth and points: pure functions of arrays."""
