@@ -224,15 +224,33 @@ def means(settings: Settings, sequences: Sequence[SequenceScores]) -> tuple[Mean
     changes with the length. Under a corrected one, a sequence whose truth allows no score at some
     length is left out at all of them; failures always stay visible in `Mean.failed`.
     """
-    unusable = set()
-    if settings.variant == "corrected":
-        unusable = {
-            s.sequence for s in sequences if any(score.status == "dropped" for score in s.scores)
-        }
+    unusable = left_out(settings, sequences)
     return tuple(
         _mean(length, [(s.scores[i], s.sequence in unusable) for s in sequences])
         for i, length in enumerate(settings.lengths)
     )
+
+
+def left_out(settings: Settings, sequences: Sequence[SequenceScores]) -> set[str]:
+    """Return the sequences that enter no mean for want of truth at some length; see `means`."""
+    if settings.variant == "published":
+        return set()
+    return {
+        entry.sequence
+        for entry in sequences
+        if any(score.status == "dropped" for score in entry.scores)
+    }
+
+
+def scores_at(evaluation: Evaluation, length: int | None) -> dict[str, Score]:
+    """Return the scores that enter the mean at a length, by the names of their sequences."""
+    lost = left_out(evaluation.settings, evaluation.sequences)
+    at = evaluation.settings.lengths.index(length)
+    return {
+        entry.sequence: entry.scores[at]
+        for entry in evaluation.sequences
+        if entry.scores[at].status == "ok" and entry.sequence not in lost
+    }
 
 
 def _mean(length: int | None, scores: list[tuple[Score, bool]]) -> Mean:

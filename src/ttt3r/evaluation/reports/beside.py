@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ttt3r.evaluation.reports.compare import frames_text, scores_at
+from ttt3r.evaluation.reports.compare import frames_text
 from ttt3r.evaluation.reports.published import KINDS, Published, published_for
 from ttt3r.evaluation.reports.tables import (
     NOTHING,
@@ -15,7 +15,7 @@ from ttt3r.evaluation.reports.tables import (
     number,
     percent,
 )
-from ttt3r.evaluation.results import METRICS, Evaluation, Mean, Metric
+from ttt3r.evaluation.results import METRICS, Evaluation, Mean, Metric, scores_at
 
 PUBLISHED_SIZE = 512  # longer side of the images behind every published number, pixels
 PUBLISHED_WEIGHTS = "cut3r_512_dpt_4_64"

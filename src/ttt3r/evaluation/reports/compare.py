@@ -16,7 +16,7 @@ from ttt3r.evaluation.reports.tables import (
     number,
     percent,
 )
-from ttt3r.evaluation.results import METRICS, Evaluation, Metric, Score, means
+from ttt3r.evaluation.results import METRICS, Evaluation, Metric, Score, means, scores_at
 
 # What must be equal: otherwise the numbers measure different things.
 SAME = ("task", "protocol", "variant", "data")
@@ -163,28 +163,6 @@ def different_settings(first: Evaluation, second: Evaluation) -> dict[str, tuple
         for field in dataclasses.fields(first.settings)
     )
     return {name: (_say(one), _say(other)) for name, one, other in pairs if one != other}
-
-
-def scores_at(evaluation: Evaluation, length: int | None) -> dict[str, Score]:
-    """Return the scores that enter the mean at a length, by the names of their sequences."""
-    lost = left_out(evaluation)
-    at = evaluation.settings.lengths.index(length)
-    return {
-        entry.sequence: entry.scores[at]
-        for entry in evaluation.sequences
-        if entry.scores[at].status == "ok" and entry.sequence not in lost
-    }
-
-
-def left_out(evaluation: Evaluation) -> set[str]:
-    """Return the sequences that enter no mean for want of truth at some length; see `means`."""
-    if evaluation.settings.variant == "published":
-        return set()
-    return {
-        entry.sequence
-        for entry in evaluation.sequences
-        if any(score.status == "dropped" for score in entry.scores)
-    }
 
 
 def headlines(evaluation: Evaluation) -> list[Metric]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from ttt3r.evaluation.reports.beside import mean_at
-from ttt3r.evaluation.reports.compare import frames_text, headlines, left_out, scores_at
+from ttt3r.evaluation.reports.compare import frames_text, headlines
 from ttt3r.evaluation.reports.tables import (
     NOTHING,
     Cell,
@@ -14,7 +14,7 @@ from ttt3r.evaluation.reports.tables import (
     markdown_text,
     number,
 )
-from ttt3r.evaluation.results import Evaluation, Metric, Score
+from ttt3r.evaluation.results import Evaluation, Metric, Score, left_out, scores_at
 
 STATES = {"failed": "Failed", "dropped": "Dropped", "ok": "Noted"}
 
@@ -88,7 +88,11 @@ def _why_none(evaluation: Evaluation, name: str, length: int | None) -> str:
     if entry is None:
         return NOTHING
     status = entry.scores[evaluation.settings.lengths.index(length)].status
-    return "left out" if status == "ok" and name in left_out(evaluation) else status
+    return (
+        "left out"
+        if status == "ok" and name in left_out(evaluation.settings, evaluation.sequences)
+        else status
+    )
 
 
 def _any_has(evaluations: Sequence[Evaluation], name: str) -> bool:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from ttt3r.evaluation.reports.beside import counterpart, mean_at, origin, published_beside
-from ttt3r.evaluation.reports.compare import frames_text, headlines, scores_at
+from ttt3r.evaluation.reports.compare import frames_text, headlines
 from ttt3r.evaluation.reports.figures import GREY, colour, new_figure, spread_labels
 from ttt3r.evaluation.reports.report import check_alike, title_of
 from ttt3r.evaluation.reports.tables import heading
-from ttt3r.evaluation.results import Evaluation, Metric
+from ttt3r.evaluation.results import Evaluation, Metric, scores_at
 
 LOGARITHMIC_FROM = 8.0  # ratio of the longest to the shortest length
 MOST_LINES = 24  # single sequences are drawn up to so many lines, above it their quartiles
