@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -13,7 +13,6 @@ from jaxtyping import Float32, Float64
 from ttt3r.errors import InputError
 from ttt3r.evaluation.sequences import Sequence as FrameSequence
 from ttt3r.evaluation.sequences import TrueFrame, read_depth, read_image
-from ttt3r.types import Image
 
 Task = Literal["pose", "depth", "recon"]
 Variant = Literal["published", "corrected"]
@@ -124,7 +123,7 @@ class FileSequence:
         items: one per frame, in order.
         read_depth: turns a depth file into metres, 0 where unknown.
         intrinsics: pinhole matrix of the images without one of their own, pixels; None if unknown.
-        error: makes an error of a problem with an image; see `Dataset.error`.
+        error: makes an error of a problem with a file; see `Dataset.error`.
     """
 
     def __init__(
@@ -145,18 +144,18 @@ class FileSequence:
     def __iter__(self) -> Iterator[TrueFrame]:
         for item in self.items:
             yield TrueFrame(
-                image=self._image(item.image),
+                image=self._read(read_image, item.image),
                 timestamp=item.timestamp,
-                depth=None if item.depth is None else self._read_depth(item.depth),
+                depth=None if item.depth is None else self._read(self._read_depth, item.depth),
                 world_from_camera=item.world_from_camera,
                 intrinsics=self._intrinsics if item.intrinsics is None else item.intrinsics,
             )
 
-    def _image(self, path: Path) -> Image:
+    def _read(self, read: Callable[[Path], Any], path: Path) -> Any:
         try:
-            return read_image(path)
+            return read(path)
         except InputError as error:
-            raise self._error(str(error)) from error
+            raise self._error(f"{error}.") from error
 
 
 def select(items: Sequence[Item], selection: Selection) -> list[Item]:

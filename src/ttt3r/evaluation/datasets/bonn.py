@@ -1,11 +1,11 @@
 """Bonn RGB-D Dynamic: people and balloons before a hand-held depth camera."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float64
 
-from ttt3r.errors import InputError
 from ttt3r.evaluation.datasets.base import Dataset, FileSequence, Item, Selection, Task, select
 from ttt3r.evaluation.sequences import list_files, read_depth, read_numbers
 
@@ -73,7 +73,9 @@ class Bonn(Dataset):
             )
         items = [Item(image, self._stamp(image), depth=depth) for image, depth in pairs]
         chosen = select(items, selection)
-        return FileSequence(name, chosen, self._read_depth, INTRINSICS, self.error)
+        return FileSequence(
+            name, chosen, partial(read_depth, unit=DEPTH_UNIT), INTRINSICS, self.error
+        )
 
     def _count_poses(self, path: Path) -> int:
         hint = str(self.error("the file is damaged."))
@@ -94,12 +96,6 @@ class Bonn(Dataset):
             return float(path.stem)
         except ValueError:
             raise self.error(f"{path} is not named by a time stamp; take it away.") from None
-
-    def _read_depth(self, path: Path) -> Float32[np.ndarray, "height width"]:
-        try:
-            return read_depth(path, DEPTH_UNIT)
-        except InputError as error:
-            raise self.error(f"{error}.") from error
 
 
 def nearest(

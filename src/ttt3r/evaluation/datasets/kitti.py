@@ -1,11 +1,8 @@
 """KITTI's annotated depth: streets as a laser scanner saw them from a moving car."""
 
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Float32
-
-from ttt3r.errors import InputError
 from ttt3r.evaluation.datasets.base import Dataset, FileSequence, Item, Selection, Task, select
 from ttt3r.evaluation.sequences import list_files, read_depth
 
@@ -73,15 +70,11 @@ class Kitti(Dataset):
         chosen = select(items, selection)
         for item in chosen:
             self.require(item.image)
-        return FileSequence(sequence, chosen, self._read_depth)
+        return FileSequence(
+            sequence, chosen, partial(read_depth, unit=METRES_PER_STEP), error=self.error
+        )
 
     def _folder(self, root: Path, places: tuple[str, ...], rest: str) -> Path:
         """The first of the places that there is."""
         found = [root / place / rest for place in places if (root / place / rest).is_dir()]
         return found[0] if found else self.require(root / places[0] / rest)
-
-    def _read_depth(self, path: Path) -> Float32[np.ndarray, "height width"]:
-        try:
-            return read_depth(path, METRES_PER_STEP)
-        except InputError as error:
-            raise self.error(f"{error}.") from error

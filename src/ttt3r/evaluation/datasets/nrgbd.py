@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float64
 
 from ttt3r.errors import InputError
 from ttt3r.evaluation.datasets.base import Dataset, FileSequence, Item, Selection, Task, select
@@ -64,7 +64,9 @@ class Nrgbd(Dataset):
         for item in chosen:
             if item.depth is not None:
                 self.require(item.depth)
-        return FileSequence(sequence, chosen, self._read_depth, self._intrinsics(folder))
+        return FileSequence(
+            sequence, chosen, read_near_depth, self._intrinsics(folder), error=self.error
+        )
 
     def _items(self, folder: Path, identity_for_unknown: bool) -> list[Item]:
         """All images in the order of their numbers, which say little about that of their names."""
@@ -102,12 +104,6 @@ class Nrgbd(Dataset):
                 raise self.error(f"{folder / 'focal.txt'} is not one focal length in pixels.")
             focal = float(rows[0, 0])
         return np.array([[focal, 0.0, CENTER[0]], [0.0, focal, CENTER[1]], [0.0, 0.0, 1.0]])
-
-    def _read_depth(self, path: Path) -> Float32[np.ndarray, "height width"]:
-        try:
-            return read_near_depth(path)
-        except InputError as error:
-            raise self.error(f"{error}.") from error
 
     def _numbers(self, path: Path, columns: int) -> Float64[np.ndarray, "rows columns"]:
         try:

@@ -95,7 +95,7 @@ class SevenScenes(Dataset):
             self._with_truth(item, str(item.image).removesuffix(".color.png"), selection)
             for item in select(items, selection)
         ]
-        return FileSequence(sequence, chosen, self._read_depth, COLOR_INTRINSICS)
+        return FileSequence(sequence, chosen, read_color_depth, COLOR_INTRINSICS, error=self.error)
 
     def _with_truth(self, item: Item, frame: str, selection: Selection) -> Item:
         self.require(item.image)
@@ -118,12 +118,6 @@ class SevenScenes(Dataset):
         if selection.variant == "corrected":
             return pose @ np.linalg.inv(COLOR_FROM_DEPTH)
         return pose
-
-    def _read_depth(self, path: Path) -> Float32[np.ndarray, "height width"]:
-        try:
-            return read_color_depth(path)
-        except InputError as error:
-            raise self.error(f"{error}.") from error
 
     def _check_split(self, root: Path, sequence: str) -> None:
         path = (root / sequence).parent / "TestSplit.txt"

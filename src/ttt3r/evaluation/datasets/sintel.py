@@ -78,7 +78,7 @@ class Sintel(Dataset):
             ]
         items = select(items, selection)
         if selection.task == "depth":
-            return FileSequence(sequence, items, self._read_depth, error=self.error)
+            return FileSequence(sequence, items, read_depth, error=self.error)
         folder = training / "camdata_left" / sequence
         self._partners(images, folder, ".cam")
         cameras = [self._read_camera(folder / f"{item.image.stem}.cam") for item in items]
@@ -86,7 +86,7 @@ class Sintel(Dataset):
             dataclasses.replace(item, world_from_camera=pose, intrinsics=matrix)
             for item, (matrix, pose) in zip(items, cameras, strict=True)
         ]
-        return FileSequence(sequence, items, self._read_depth, error=self.error)
+        return FileSequence(sequence, items, read_depth, error=self.error)
 
     def _partners(self, images: Sequence[Path], folder: Path, suffix: str) -> list[Path]:
         """Return the files with the names of the images."""
@@ -97,12 +97,6 @@ class Sintel(Dataset):
                 f"{images[0].parent}, or their names do not match."
             )
         return files
-
-    def _read_depth(self, path: Path) -> Float32[np.ndarray, "height width"]:
-        try:
-            return read_depth(path)
-        except InputError as error:
-            raise self.error(f"{error}.") from error
 
     def _read_camera(
         self, path: Path
