@@ -55,7 +55,8 @@ def _depth_metrics() -> tuple[Metric, ...]:
             Metric(f"{alignment}/delta_3", f"δ<1.25³ ({alignment})", "", 3, "higher", False),
         )
 
-    return tuple(metric for alignment in DEPTH_ALIGNMENTS for metric in of(alignment))
+    constant = Metric("constant/abs_rel", "AbsRel of a constant", "", 3, "none", False)
+    return (*(metric for alignment in DEPTH_ALIGNMENTS for metric in of(alignment)), constant)
 
 
 METRICS: dict[Task, tuple[Metric, ...]] = {
@@ -63,6 +64,7 @@ METRICS: dict[Task, tuple[Metric, ...]] = {
         Metric("ate", "ATE", "m", 3),
         Metric("rpe_translation", "RPE trans", "m", 3),
         Metric("rpe_rotation", "RPE rot", "°", 3),
+        Metric("ate_static", "ATE of a still camera", "m", 3, "none", False),
         Metric("rotation", "rotation since first frame", "°", 2, headline=False),
         Metric("ate_percent", "ATE / path", "%", 2, headline=False),
         Metric("scale", "Sim(3) scale", "", 3, "none", False),

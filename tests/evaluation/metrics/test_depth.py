@@ -300,6 +300,7 @@ def test_working_in_blocks_changes_nothing(monkeypatch, alignment, compat, dtype
     prediction = (0.7 * truth + random.normal(0, 0.3, 1000)).astype(np.float32)
     whole = depth_errors(prediction, truth, alignment, post_clip_max=4.5, compat=compat)
     monkeypatch.setattr(depth_fits, "BLOCK", 64)
+    monkeypatch.setattr(depth_fits, "CACHED", 16)
     blocks = depth_errors(prediction, truth, alignment, post_clip_max=4.5, compat=compat)
     # What the published float32 fits resolve; a fraction may change by a few pixels.
     close = {"rel": 1e-3, "abs": 3e-3} if dtype is np.float32 else {"rel": 1e-9}

@@ -404,3 +404,14 @@ def test_every_title_can_be_printed():
         assert latex_text(heading(metric)).isascii(), metric
     for found in (published_for("pose", "sintel/stride1/all", None),):
         assert all(latex_text(entry.title).isascii() for entry in found)
+
+
+def test_what_needs_no_image_stands_beside_the_results():
+    found = evaluation({"a_00": [0.1, 0.2]}, lengths=(90, 500))
+    values = [mean.metrics["ate_static"] for mean in found.means]
+    section = markdown([found]).split("## Without looking")[1].split("##")[0]
+    assert "never moves" in section
+    for length, value in zip((90, 500), values, strict=True):
+        assert re.search(rf"\| *{length} \| *{value:.3f} \|", section)
+    failed = evaluation({"a_00": ["failed: NaN"]}, lengths=(90,))
+    assert "Without looking" not in markdown([failed])

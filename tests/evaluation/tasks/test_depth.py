@@ -65,6 +65,16 @@ def test_every_reported_metric_is_there(tmp_path):
     shown.close()
 
 
+def test_the_best_constant_is_reported(tmp_path):
+    sequence = scene(3)
+    shown = show(recorder(tmp_path, sequence), wavy)
+    known = np.concatenate([true.depth[true.depth > 0] for true in sequence])
+    constants = np.linspace(0.5, 4.0, 3501)
+    best = min(float(np.mean(np.abs(c - known) / known)) for c in constants)
+    assert shown.score(3).metrics["constant/abs_rel"] == pytest.approx(best, rel=1e-4)
+    shown.close()
+
+
 @pytest.mark.parametrize("variant", ["published", "corrected"])
 def test_a_prediction_that_is_not_finite_is_a_failure(tmp_path, variant):
     def predict(index, true, frame):

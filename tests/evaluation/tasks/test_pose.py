@@ -48,6 +48,10 @@ def test_every_length_has_the_errors_of_its_frames(tmp_path):
         assert outcome.metrics["rpe_translation"] == errors.rpe_translation
         assert outcome.metrics["rpe_rotation"] == errors.rpe_rotation_deg
         assert outcome.metrics["scale"] == errors.scale
+        centred = truth_of(sequence)[:frames, :3, 3]
+        centred = centred - centred.mean(0)
+        still = np.sqrt(np.square(centred).sum(1).mean())
+        assert outcome.metrics["ate_static"] == pytest.approx(still)
 
 
 def test_published_results_drop_a_sequence_and_corrected_ones_a_pose(tmp_path):

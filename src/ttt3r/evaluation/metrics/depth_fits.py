@@ -12,6 +12,7 @@ from ttt3r.errors import InputError, SettingError
 
 Alignment = Literal["metric", "median", "scale", "scale&shift"]
 
+CACHED = 2**16  # values that stay in the processor's cache: a thousand steps touch all of them
 BLOCK = 2**25  # values that are worked on at once; sums over fewer have the published rounding
 IRLS_ROUNDS, IRLS_SMALLEST_RESIDUAL, SMALLEST_SCALE = 10, 1e-8, 1e-3
 # The published optimiser: Adam with its usual constants.
@@ -84,9 +85,10 @@ def fit_affine(
     return affine
 
 
-def blocks(count: int) -> list[slice]:
-    """Return slices of at most `BLOCK` values that cover `count`."""
-    return [slice(start, start + BLOCK) for start in range(0, count, BLOCK)]
+def blocks(count: int, size: int | None = None) -> list[slice]:
+    """Return slices of at most `size` values (`BLOCK` if None) that cover `count`."""
+    size = BLOCK if size is None else size
+    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def _lower_median(values: Float[np.ndarray, " n"]) -> np.float64:
@@ -149,15 +151,16 @@ def _published_scale_and_shift(
     beta_1, beta_2 = ADAM_BETAS
     before = math.inf
     for step in range(1, ADAM_STEPS + 1):
-        cost, gradient = 0.0, np.zeros(2, dtype)
-        for at in blocks(len(truth)):
+        cost, gradient = 0.0, np.zeros(2)
+        for at in blocks(len(truth), CACHED):
             residual = unknowns[0] * prediction[at] + unknowns[1] - truth[at]
             cost += float(np.abs(residual).sum())
-            sign = np.sign(residual).astype(dtype)
-            gradient += np.array([(sign * prediction[at]).sum(), sign.sum()], dtype=dtype)
+            sign = np.sign(residual).astype(dtype, copy=False)
+            gradient += float(sign @ prediction[at]), float(sign.sum())
         if abs(before - cost) < ADAM_TOLERANCE:
             break
         before = cost
+        gradient = gradient.astype(dtype)
         first = (beta_1 * first + (1.0 - beta_1) * gradient).astype(dtype)
         second = (beta_2 * second + (1.0 - beta_2) * np.square(gradient)).astype(dtype)
         size = np.sqrt(second) / math.sqrt(1.0 - beta_2**step) + ADAM_EPSILON

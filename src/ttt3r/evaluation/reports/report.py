@@ -35,12 +35,19 @@ from ttt3r.evaluation.reports.tables import (
     markdown_text,
     number,
 )
-from ttt3r.evaluation.results import Evaluation, Mean, Metric
+from ttt3r.evaluation.results import METRICS, Evaluation, Mean, Metric
 
 TITLES: dict[Task, str] = {"pose": "Camera poses", "depth": "Depth", "recon": "Points"}
 # What may differ between evaluations side by side.
 FREE = {"rule", "reset"}
 GIB = 2.0**30
+# What answers score that look at no image, and what that says.
+BASELINES = {
+    "ate_static": "A camera that never moves. Whatever can be fitted to the truth scores less, "
+    "so an ATE close to this one means that next to nothing of the path was found.",
+    "constant/abs_rel": "The one depth that suits each sequence best. A prediction that does not "
+    "score less has seen nothing.",
+}
 STATES = {"failed": "Failed", "dropped": "Dropped", "ok": "Noted"}
 
 
@@ -60,6 +67,7 @@ def markdown(evaluations: Sequence[Evaluation], plots: Sequence[Path] = ()) -> s
         _cautions(evaluations),
         f"## Settings\n\n{_settings(evaluations)}",
         f"## Results\n\n{_results(evaluations)}",
+        _without_images(evaluations[0]),
         f"## Published numbers\n\n{published_text(evaluations)}",
         f"## Time and memory\n\n{_cost(evaluations)}",
         f"## Sequences\n\n{sequences_text(evaluations)}",
@@ -200,6 +208,20 @@ def _results(evaluations: Sequence[Evaluation]) -> str:
     if evaluations[0].settings.variant == "corrected":
         parts.append("A sequence that is dropped at one length is left out at all of them.")
     return "\n\n".join(parts)
+
+
+def _without_images(evaluation: Evaluation) -> str:
+    """Return what an answer scores that looks at no image; it depends on the truth alone."""
+    metric = next((m for m in METRICS[evaluation.settings.task] if m.key in BASELINES), None)
+    means = [mean for mean in evaluation.means if metric and metric.key in mean.metrics]
+    if metric is None or not means:
+        return ""
+    rows = tuple(
+        (Cell(frames_text(mean.length)), Cell(number(mean.metrics[metric.key], metric.digits)))
+        for mean in means
+    )
+    table = markdown_table(Table(("frames", heading(metric)), (rows,), frozenset()))
+    return f"## Without looking\n\n{BASELINES[metric.key]}\n\n{table}"
 
 
 def _mean_rows(evaluations: Sequence[Evaluation], length: int | None) -> list[Row]:

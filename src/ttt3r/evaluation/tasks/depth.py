@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from jaxtyping import Float
 
 from ttt3r.errors import InputError
+from ttt3r.evaluation.baselines import best_constant_depth
 from ttt3r.evaluation.metrics import depth as scores
 from ttt3r.evaluation.metrics.depth import DepthErrors
 from ttt3r.evaluation.protocols import Protocol
@@ -18,6 +20,7 @@ from ttt3r.sources import prepare_frame
 from ttt3r.types import Frame, ImagePolicy, Prediction
 
 KEPT_FRAMES = 3
+CONSTANT_VALUES = 4_000_000  # that the best constant is fitted to, at most
 MAPS = "depth.npz"
 
 
@@ -97,6 +100,7 @@ class DepthRecorder(Recorder):
             metrics |= _named(alignment, errors)
             if alignment == "scale" and errors.affine is not None:
                 self._scale = errors.affine.scale
+        metrics["constant/abs_rel"] = _constant_error(truth)
         bad = [name for name, value in metrics.items() if not np.isfinite(value)]
         if bad:
             return Outcome("failed", note=f"not finite: {', '.join(bad)}")
@@ -119,6 +123,13 @@ class DepthRecorder(Recorder):
         """Delete the spools."""
         self.truth.close()
         self.estimate.close()
+
+
+def _constant_error(truth: Float[np.ndarray, " values"]) -> float:
+    """Return the AbsRel of the constant that suits a sequence best, over enough of its pixels."""
+    some = np.asarray(truth[:: -(-len(truth) // CONSTANT_VALUES)], dtype=np.float64)
+    some = some[np.isfinite(some)]
+    return float(np.mean(np.abs(best_constant_depth([some]) - some) / some))
 
 
 def _named(alignment: str, errors: DepthErrors) -> dict[str, float]:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float64
 
 from ttt3r.errors import InputError
+from ttt3r.evaluation.baselines import static_camera_errors
 from ttt3r.evaluation.metrics import trajectory
 from ttt3r.evaluation.protocols import Protocol
 from ttt3r.evaluation.sequences import Sequence, TrueFrame, read_numbers
@@ -65,6 +66,7 @@ class PoseRecorder(Recorder):
         try:
             errors = trajectory.trajectory_errors(estimate, truth, "sim3", known)
             rotation = trajectory.rotation_error_deg(estimate, truth, known)
+            still = static_camera_errors(truth, known)
         except InputError as error:
             return Outcome("dropped", note=str(error))
         metrics = {
@@ -73,6 +75,7 @@ class PoseRecorder(Recorder):
             "rpe_rotation": errors.rpe_rotation_deg,
             "rotation": rotation,
             "ate_percent": 100.0 * errors.ate / trajectory.path_length(truth, known),
+            "ate_static": still.ate,
             "scale": errors.scale,
         }
         note = f"{unknown} of {len(truth)} true poses are unknown and masked" if unknown else ""
