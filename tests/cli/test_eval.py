@@ -8,7 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.cli.conftest import Ttt3r
 from ttt3r.cli.evaluate import parse_lengths
@@ -204,3 +206,64 @@ def test_lengths():
     for text in ("", "a", "-5", "50;100"):
         with pytest.raises(SettingError, match="takes numbers"):
             parse_lengths(text)
+
+
+def folder(path: Path, frames: int = 4, depth: int = 1000, seed: int = 0) -> Path:
+    """A sequence of one's own, whose depth is `depth` (mm) everywhere."""
+    random = np.random.default_rng(seed)
+    for name in ("rgb", "depth"):
+        (path / name).mkdir(parents=True)
+    for i in range(frames):
+        image = Image.fromarray(random.integers(0, 255, (48, 64, 3), np.uint8))
+        image.save(path / "rgb" / f"{i:03d}.png")
+        known = np.full((48, 64), depth, np.uint16)
+        Image.fromarray(known).save(path / "depth" / f"{i:03d}.png")
+    rows = random.normal(size=(frames, 3))
+    lines = [f"{i} {x} {y} {z} 0 0 0 1" for i, (x, y, z) in enumerate(rows)]
+    (path / "poses.txt").write_text("\n".join(lines))
+    return path
+
+
+OWN = ("--protocol", "folder/stride1/all", "--data", "data", *MODEL, "--out", "ev")
+
+
+def test_a_sequence_without_truth_leaves_the_report_whole(ttt3r: Ttt3r):
+    folder(Path("data/known"))
+    folder(Path("data/unknown"), depth=0)
+    result = ttt3r("eval", "--task", "depth", *OWN)
+    assert result.status == 0, result.err
+    report = Path("ev/summary.md").read_text("utf-8")
+    assert "n = 1, 1 dropped" in report and "plots/known.png" in report
+    assert "plots/unknown.png" not in report
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK nonsense"])
+def test_figures_that_cannot_be_drawn_are_left_out(ttt3r: Ttt3r, damage: bytes):
+    folder(Path("data/one"))
+    assert ttt3r("eval", "--task", "depth", *OWN).status == 0
+    Path("ev/ttt3r/sequences/one/depth.npz").write_bytes(damage)
+    Path("ev/summary.md").unlink()
+    result = ttt3r("eval", "--task", "depth", *OWN, "--resume")
+    assert result.status == 0 and "warning: a figure is missing" in result.err
+    assert "plots/one.png" not in Path("ev/summary.md").read_text("utf-8")
+
+
+def test_other_data_are_not_mixed_in(ttt3r: Ttt3r):
+    folder(Path("data/one"))
+    assert ttt3r("eval", "--task", "pose", *OWN).status == 0
+    Path("data/one/poses.txt").unlink()
+    folder(Path("other/one"), seed=1)
+    Path("other/one/poses.txt").rename("data/one/poses.txt")
+    result = ttt3r("eval", "--task", "pose", *OWN, "--resume")
+    assert result.status == 2 and "content of one: was" in result.err
+
+
+def test_names_that_look_alike_and_links_are_sequences_of_their_own(ttt3r: Ttt3r):
+    for number, name in enumerate(("a b", "a-b", "厨 房", "厨房")):
+        folder(Path("data") / name, seed=number)
+    folder(Path("elsewhere/scene"), seed=9)
+    Path("data/link").symlink_to(Path("elsewhere/scene").resolve())
+    assert ttt3r("eval", "--task", "pose", *OWN).status == 0
+    found = read_evaluation(Path("ev/ttt3r/summary.json")).sequences
+    assert sorted(s.sequence for s in found) == sorted(("a b", "a-b", "厨 房", "厨房", "link"))
+    assert len({s.scores[0].metrics["ate"] for s in found}) == 5

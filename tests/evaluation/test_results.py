@@ -38,7 +38,8 @@ def settings(variant="published", lengths=(10, 20)) -> Settings:
 
 
 def ok(length, frames, value, weight=1.0, rate=10.0) -> Score:
-    return Score(length, frames, "ok", {"ate": value}, "", weight, rate)
+    metrics = {metric.key: value for metric in METRICS["pose"]}
+    return Score(length, frames, "ok", metrics, "", weight, rate)
 
 
 def sequence(name, *scores) -> SequenceScores:
@@ -56,8 +57,8 @@ def three(second: Score, third: Score) -> list[SequenceScores]:
 def test_means_and_medians():
     ten, twenty = means(settings(), three(ok(20, 15, 7.0), ok(20, 20, 9.0)))
     assert (ten.count, ten.dropped, ten.failed, ten.shorter) == (3, 0, 0, 0)
-    assert ten.metrics == ten.plain == {"ate": 3.0} and ten.median == {"ate": 2.0}
-    assert twenty.metrics == {"ate": 7.0} and twenty.shorter == 1
+    assert ten.metrics == ten.plain and ten.metrics["ate"] == 3.0 and ten.median["ate"] == 2.0
+    assert twenty.metrics["ate"] == 7.0 and twenty.shorter == 1
     assert ten.frames_per_second == pytest.approx(10.0)
 
 
@@ -67,7 +68,7 @@ def test_weights_count_in_published_means_only():
         sequence("b", ok(10, 10, 5.0, weight=1.0, rate=5.0)),
     ]
     (mean,) = means(settings(lengths=(10,)), heavy)
-    assert mean.metrics == {"ate": 2.0} and mean.plain == {"ate": 3.0} == mean.median
+    assert mean.metrics["ate"] == 2.0 and mean.plain["ate"] == 3.0 == mean.median["ate"]
     assert mean.frames_per_second == pytest.approx(20 / 3)  # 20 frames in 1 + 2 seconds
 
 
@@ -86,7 +87,7 @@ def test_failures_stay_visible(variant):
     found = three(Score(20, 20, "failed", note="nan"), Score(20, 20, "failed", note="nan"))
     ten, twenty = means(settings(variant), found)
     assert (ten.count, ten.failed) == (3, 0)
-    assert (twenty.count, twenty.failed, twenty.metrics) == (1, 2, {"ate": 5.0})
+    assert (twenty.count, twenty.failed, twenty.metrics["ate"]) == (1, 2, 5.0)
 
 
 def test_nothing_to_average():
@@ -97,7 +98,10 @@ def test_nothing_to_average():
 
 
 def test_results_survive_a_file(tmp_path):
-    found = three(Score(20, 20, "dropped", note="no truth"), ok(20, 20, 9.0))
+    found = [
+        sequence("a", ok(10, 10, 1.0), ok(None, 20, 5.0)),
+        sequence("b", ok(10, 10, 2.0), Score(None, 20, "dropped", note="no truth")),
+    ]
     one = settings(lengths=(10, None))
     evaluation = Evaluation(one, {"torch": "2"}, tuple(found), means(one, found))
     path = tmp_path / "summary.json"
@@ -125,12 +129,42 @@ def test_other_files_are_refused(tmp_path, content):
         read_evaluation(tmp_path / "absent.json")
 
 
-def test_a_summary_with_a_missing_number_is_refused(tmp_path):
-    one = settings(lengths=(10,))
-    text = evaluation_json(Evaluation(one, {}, (sequence("a", ok(10, 10, 1.0)),), ()))
-    content = json.loads(text)
+def spoil_scores(content):
+    content["sequences"][0]["scores"] = []
+
+
+def spoil_metric(content):
+    del content["sequences"][0]["scores"][0]["metrics"]["ate"]
+
+
+def spoil_status(content):
     del content["sequences"][0]["scores"][0]["status"]
+
+
+def spoil_weight(content):
+    content["sequences"][0]["scores"][0]["weight"] = 0
+
+
+def spoil_task(content):
+    content["settings"]["task"] = "cooking"
+
+
+def spoil_length(content):
+    content["settings"]["lengths"] = ["a"]
+
+
+@pytest.mark.parametrize(
+    "spoil", [spoil_scores, spoil_metric, spoil_status, spoil_weight, spoil_task, spoil_length]
+)
+def test_a_summary_that_lacks_something_is_refused(tmp_path, spoil):
+    one = settings(lengths=(10,))
+    content = json.loads(
+        evaluation_json(Evaluation(one, {}, (sequence("a", ok(10, 10, 1.0)),), ()))
+    )
     path = tmp_path / "summary.json"
+    path.write_text(json.dumps(content))
+    assert read_evaluation(path).means[0].metrics["ate"] == 1.0
+    spoil(content)
     path.write_text(json.dumps(content))
     with pytest.raises(RunError, match="no summary"):
         read_evaluation(path)

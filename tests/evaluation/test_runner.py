@@ -133,10 +133,33 @@ def test_running_out_of_memory_is_a_failure_of_the_longer_lengths(tmp_path, monk
     found = run(tmp_path, plan())
     one, two = found.sequences
     assert [score.status for score in one.scores] == ["ok", "failed", "failed"]
-    assert one.scores[1].note.startswith("out of memory at frame 4: CUDA out of memory. Tried")
+    assert one.scores[1].note.startswith("frame 4: out of memory: CUDA out of memory. Tried")
     assert one.scores[1].frames == 4 and "more text" not in one.scores[1].note
     assert [score.status for score in two.scores] == ["ok", "ok", "ok"]  # it has four frames
     assert [mean.failed for mean in found.means] == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA"), MemoryError(), RuntimeError("can't allocate memory: 9 GB")],
+)
+def test_running_out_of_memory_while_scoring_is_a_failure(tmp_path, monkeypatch, error):
+    def score(self, frames):
+        raise error
+
+    monkeypatch.setattr(RECORDERS["pose"], "score", score)
+    found = run(tmp_path, plan())
+    assert [mean.failed for mean in found.means] == [2, 2, 2]
+    assert found.sequences[0].scores[0].note.startswith("scoring: out of memory: ")
+
+
+def test_other_errors_of_the_network_are_not_hidden(tmp_path, monkeypatch):
+    def score(self, frames):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(RECORDERS["pose"], "score", score)
+    with pytest.raises(RuntimeError, match="shapes"):
+        run(tmp_path, plan())
 
 
 def test_frames_per_second_count_the_session_alone(tmp_path, monkeypatch):
@@ -186,17 +209,24 @@ def test_a_broken_frame_stops_the_run_and_keeps_what_is_done(tmp_path):
 
 
 def test_a_full_disk_says_so_and_keeps_what_is_done(tmp_path, monkeypatch):
-    of = plan("depth")
-    run(tmp_path, dataclasses.replace(of, sequences=of.sequences[:1]))
     from ttt3r.evaluation.spool import Spool
 
+    of, append = plan("depth"), Spool.append
+    whole = run(tmp_path / "whole", of)
+
     def full(self, rows):
-        raise OSError(28, "No space left on device")
+        if "two" in self.path.parts:
+            raise OSError(28, "No space left on device")
+        append(self, rows)
 
     monkeypatch.setattr(Spool, "append", full)
-    other = dataclasses.replace(of, lengths=(3,))
     with pytest.raises(RunError, match=r"No space left.*--resume"):
-        run(tmp_path / "new", other)
+        run(tmp_path / "part", of)
+    with Store(tmp_path / "part", settings(of), resume=True) as store:
+        assert store.read("ttt3r", "one") and store.read("ttt3r", "two") is None
+    monkeypatch.setattr(Spool, "append", append)
+    again = run(tmp_path / "part", of, resume=True)
+    assert without_times(again) == without_times(whole)
 
 
 # Plans
@@ -224,15 +254,28 @@ def test_some_sequences_are_a_part():
 @pytest.mark.parametrize(
     ("lengths", "names", "message"),
     [
-        ((0,), (), "must be at least 1"),
+        ((0,), (), "0 frames are too few"),
+        ((2, 20), (), "takes at least 3"),
         ((30,), (), "ends at 20 frames, so it has no length 30"),
         ((5, None), (), "no length all"),
-        ((5,), ("nowhere",), "no sequence 'nowhere'; choose among"),
     ],
 )
 def test_plans_that_make_no_sense(lengths, names, message):
     with pytest.raises(SettingError, match=message):
         make_plan(one_protocol(), Path(), lengths, names)
+
+
+def test_a_sequence_that_is_not_there_is_named():
+    with pytest.raises(InputError, match=r"(?s)no stream 'nowhere'.*contain: stream-0"):
+        make_plan(one_protocol(), Path(), (5,), ("nowhere",))
+
+
+def test_sequences_of_one_name_are_refused(tmp_path, monkeypatch):
+    from ttt3r.evaluation.datasets.synthetic import Synthetic
+
+    monkeypatch.setattr(Synthetic, "open", lambda *_: renamed("same", 4, 1))
+    with pytest.raises(InputError, match="two sequences have one name"):
+        make_plan(one_protocol(), Path())
 
 
 def test_all_frames_come_last():

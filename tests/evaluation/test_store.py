@@ -16,7 +16,7 @@ from ttt3r.evaluation.store import SCORES, Store, evaluations_in, explained, slu
 
 def filled(folder, one=None):
     one = one or settings(lengths=(10,))
-    scores = sequence("a/b", ok(10, 10, 1.0))
+    scores = sequence("a/b", *(ok(length, 10, 1.0) for length in one.lengths))
     with Store(folder, one) as opened:
         opened.sequence("ttt3r", "a/b").mkdir(parents=True)
         opened.write("ttt3r", scores)
@@ -42,6 +42,24 @@ def test_rules_and_resets_may_differ_and_nothing_else(tmp_path):
         Store(tmp_path, changed, resume=True)
 
 
+def test_other_data_of_the_same_name_are_refused(tmp_path):
+    Store(tmp_path, settings(), {"a": "1", "b": "2"}).close()
+    Store(tmp_path, settings(), {"a": "1", "b": "2"}, resume=True).close()
+    with pytest.raises(RunError, match='content of b: was "2", now "3"'):
+        Store(tmp_path, settings(), {"a": "1", "b": "3"}, resume=True)
+
+
+def test_scores_of_another_sequence_are_refused(tmp_path):
+    filled(tmp_path)
+    rule = tmp_path / "ttt3r" / "sequences"
+    (rule / slug("a/b")).rename(rule / "c")
+    with (
+        Store(tmp_path, settings(lengths=(10,)), resume=True) as opened,
+        pytest.raises(RunError, match="holds the scores of 'a/b', not of 'c'"),
+    ):
+        opened.read("ttt3r", "c")
+
+
 def test_a_second_evaluation_needs_a_decision(tmp_path):
     filled(tmp_path)
     with pytest.raises(RunError, match="--resume to continue it, --overwrite to replace"):
@@ -51,15 +69,24 @@ def test_a_second_evaluation_needs_a_decision(tmp_path):
 
 
 def test_overwriting_deletes_only_our_own(tmp_path):
-    filled(tmp_path)
+    one = dataclasses.replace(settings(lengths=(10,)), sequences=("a", "a/b"))
+    filled(tmp_path, one)
     (tmp_path / "summary.md").write_text("old")
-    (tmp_path / "plots").mkdir()
-    (tmp_path / "ttt3r" / "mine.txt").write_text("mine")
-    (tmp_path / "photo.jpg").write_text("mine")
+    mine = [
+        "ttt3r/mine.txt",
+        "photo.jpg",
+        "plots/mine.pdf",
+        "dataset/sequences/00/calib.txt",
+        "notes/summary.json",
+    ]
+    ours = ["plots/lengths.png", "plots/a.png", "ttt3r/sequences/a/.truth.tmp", "old/summary.json"]
+    for name in (*mine, *ours):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("ttt3r-evaluation-1" if name.startswith("old") else "mine")
     with Store(tmp_path, settings(lengths=(20,)), overwrite=True) as opened:
         assert opened.read("ttt3r", "a/b") is None
-    left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")}
-    assert left == {".lock", "evaluation.json", "ttt3r", "ttt3r/mine.txt", "photo.jpg"}
+    left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    assert left == {".lock", "evaluation.json", *mine}
 
 
 def test_folders_of_others_are_left_alone(tmp_path):
@@ -82,7 +109,7 @@ def test_a_strange_manifest_is_refused(tmp_path, content):
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"sequence": "a", "size": 3, "scores": []}'])
 def test_damaged_scores_are_named(tmp_path, content):
     filled(tmp_path)
-    (tmp_path / "ttt3r" / "sequences" / "a-b" / SCORES).write_text(content)
+    (tmp_path / "ttt3r" / "sequences" / slug("a/b") / SCORES).write_text(content)
     with (
         Store(tmp_path, settings(lengths=(10,)), resume=True) as opened,
         pytest.raises(RunError, match="Delete it, then --resume"),
@@ -105,9 +132,13 @@ def test_system_errors_say_how_to_go_on(tmp_path):
 
 
 def test_names_become_file_names():
-    assert slug("damped(ttt3r, 0.5)") == "damped-ttt3r-0.5"
-    assert slug("chess/seq-03") == "chess-seq-03"
-    assert slug("../..") == "-"
+    assert slug("stream-0") == "stream-0" and slug("厨房") == "厨房"
+    assert slug("chess/seq-03").startswith("chess-seq-03-")
+    assert slug("damped(ttt3r, 0.5)").startswith("damped-ttt3r-0.5-")
+    strange = ["../..", "a b", "a-b", "a/b", "厨/房", "厨 房", ".", "..", "-", " ", "a.", "a"]
+    names = [slug(name) for name in strange]
+    assert len(set(names)) == len(names)
+    assert not any("/" in name or name in ("", ".", "..") for name in names)
 
 
 def test_the_manifest_says_what_rules_have_in_common(tmp_path):

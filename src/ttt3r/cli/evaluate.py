@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ttt3r.evaluation.runner import Length, Plan
     from ttt3r.models.base import StreamModel
 
+LARGEST_SIZE = 4096  # pixels; no network was trained near it, and memory ends before it
+
 TaskName = Literal["pose", "depth", "recon"]
 
 
@@ -24,20 +26,16 @@ TaskName = Literal["pose", "depth", "recon"]
 class EvalCommand(Command):
     """Measure weights and rules on a dataset, or compare two measurements.
 
-    Writes numbers, tables and figures to a folder. Ctrl-C stops after the frame at hand; --resume
-    goes on with the sequence that was not finished.
+    Writes numbers, tables and figures to a folder. Ctrl-C stops; --resume goes on.
     """
 
     task: Annotated[TaskName | None, option("TASK", "needed")] = None
     """What to measure: pose, depth or recon."""
 
     protocol: Annotated[str | None, option("PROTOCOL", "needed")] = None
-    """Which frames and which rules of scoring: DATASET/strideK/N or DATASET/strideK/all, such as
-    tum-dynamics/stride1/1000, with /corrected behind it for the corrected variant."""
+    """Which frames, and how to score: DATASET/strideK/N, or /all, perhaps with /corrected."""
 
-    data: Annotated[Path | None, option("ROOT", "none, which only synthetic data can do with")] = (
-        None
-    )
+    data: Annotated[Path | None, option("ROOT", "none; synthetic data need none")] = None
     """Folder of the dataset, as its owners distribute it."""
 
     model: Annotated[str, option("MODEL")] = "builtin"
@@ -73,7 +71,7 @@ class EvalCommand(Command):
     overwrite: Flag = False
     """Replace the evaluation in the output folder."""
 
-    compare: Annotated[tuple[Path, Path] | None, option("A.json B.json", "measure")] = None
+    compare: Annotated[tuple[Path, Path] | None, option("A.json B.json", "none")] = None
     """Compare two summary.json files, sequence by sequence, and do nothing else."""
 
     quiet: Flag = False
@@ -105,7 +103,6 @@ class EvalCommand(Command):
             SettingError: if the task or the protocol is not given.
         """
         from ttt3r.evaluation import protocols
-        from ttt3r.evaluation.store import slug
 
         if self.task is None or self.protocol is None:
             raise SettingError(
@@ -113,7 +110,7 @@ class EvalCommand(Command):
                 + protocols.listing()
             )
         protocol = protocols.parse(self.task, self.protocol)
-        name = slug(f"{self.task}-{protocol.full_name}")
+        name = f"{self.task}/{protocol.full_name}".replace("/", "-")
         return self.out or Path("evaluations") / name
 
     def measure(self, folder: Path, stop: StopRequest) -> "list[Evaluation]":
@@ -136,7 +133,13 @@ class EvalCommand(Command):
         RECORDERS[plan.protocol.task].check(everything[0].device)
         shown = progress(plan.frames * len(everything), 0, memory_text, quiet=self.quiet)
         with (
-            Store(folder, everything[0], resume=self.resume, overwrite=self.overwrite) as store,
+            Store(
+                folder,
+                everything[0],
+                plan.content,
+                resume=self.resume,
+                overwrite=self.overwrite,
+            ) as store,
             shown as update,
         ):
 
@@ -180,6 +183,8 @@ class EvalCommand(Command):
         session = Session(model, rule, self.reset)
         dtype = choose_precision(self.precision, session.state.age.device)
         size = model.image_policy.size if self.size is None else self.size
+        if size > LARGEST_SIZE:
+            raise SettingError(f"images of {size} pixels are too large; at most {LARGEST_SIZE}")
         return settings_of(plan, session, size, str(dtype).removeprefix("torch."))
 
     def summarise(self, evaluations: "list[Evaluation]", folder: Path, seconds: float) -> None:

@@ -292,6 +292,8 @@ def to_json(value: Any) -> str:
 def read_evaluation(path: Path) -> Evaluation:
     """Read a `summary.json`.
 
+    The means are computed anew from the sequences.
+
     Raises:
         RunError: if it is missing or is none.
     """
@@ -299,12 +301,9 @@ def read_evaluation(path: Path) -> Evaluation:
     try:
         if content.pop("format") != FORMAT:
             raise RunError(f"{path} was written by another version; evaluate again")
-        return Evaluation(
-            settings=settings_from(content["settings"]),
-            facts=dict(content["facts"]),
-            sequences=tuple(sequence_from(entry) for entry in content["sequences"]),
-            means=tuple(Mean(**entry) for entry in content["means"]),
-        )
+        settings = settings_from(content["settings"])
+        sequences = tuple(sequence_from(entry, settings) for entry in content["sequences"])
+        return Evaluation(settings, dict(content["facts"]), sequences, means(settings, sequences))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise RunError(f"{path} is no summary of an evaluation: {error}") from error
 
@@ -330,17 +329,27 @@ def read_json(path: Path) -> Any:
 def settings_from(entry: dict[str, Any]) -> Settings:
     """Rebuild settings from JSON."""
     lists = {"lengths": tuple(entry["lengths"]), "sequences": tuple(entry["sequences"])}
-    return Settings(**{**entry, **lists})
+    settings = Settings(**{**entry, **lists})
+    if settings.task not in METRICS:
+        raise ValueError(f"there is no task {settings.task!r}")
+    if not all(length is None or isinstance(length, int) for length in settings.lengths):
+        raise ValueError("a length is not a number")
+    return settings
 
 
-def sequence_from(entry: dict[str, Any]) -> SequenceScores:
+def sequence_from(entry: dict[str, Any], settings: Settings) -> SequenceScores:
     """Rebuild the scores of a sequence from JSON.
 
     Raises:
-        ValueError: if a number is not finite.
+        KeyError, TypeError, ValueError: if something is missing, or not as the settings have it.
     """
     scores = tuple(Score(**score) for score in entry["scores"])
-    if not all(math.isfinite(value) for score in scores for value in score.metrics.values()):
-        raise ValueError(f"the scores of {entry['sequence']} are not finite")
+    if tuple(score.length for score in scores) != settings.lengths:
+        raise ValueError(f"{entry['sequence']} has scores at other lengths")
+    for score in scores:
+        if score.status == "ok":
+            values = [score.metrics[metric.key] for metric in METRICS[settings.task]]
+            if not (score.weight > 0.0 and all(map(math.isfinite, values))):
+                raise ValueError(f"the scores of {entry['sequence']} are not finite")
     height, width = entry["size"]
     return SequenceScores(**{**entry, "size": (height, width), "scores": scores})

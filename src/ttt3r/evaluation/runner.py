@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 
 from ttt3r import values
-from ttt3r.errors import SettingError
+from ttt3r.errors import InputError, SettingError
 from ttt3r.evaluation import machine
+from ttt3r.evaluation.datasets.base import Task
 from ttt3r.evaluation.protocols import Protocol
 from ttt3r.evaluation.results import Evaluation, Score, SequenceScores, Settings, means
 from ttt3r.evaluation.sequences import Sequence
@@ -23,8 +24,14 @@ from ttt3r.evaluation.tasks import RECORDERS, Outcome, Recorder
 from ttt3r.models.base import StreamModel
 from ttt3r.stream.session import Session
 
+# Frames without which a task has no answer: a similarity takes three positions.
+SHORTEST: dict[Task, int] = {"pose": 3, "depth": 1, "recon": 1}
+
 Length = int | None
 Update = Callable[[int], None]
+
+# On a processor PyTorch says so in a plain RuntimeError.
+MEMORY_ERRORS = (torch.OutOfMemoryError, MemoryError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,12 @@ class Plan:
     complete: bool
 
     @property
+    def content(self) -> dict[str, str]:
+        """What tells the sequences from others of the same names, where they lie in files."""
+        known = {s.name: getattr(s, "digest", None) for s in self.sequences}
+        return {name: digest for name, digest in known.items() if digest is not None}
+
+    @property
     def frames(self) -> int:
         """Number of frames that one rule sees."""
         return sum(len(sequence) for sequence in self.sequences)
@@ -61,32 +74,42 @@ def make_plan(
         protocol: what to measure.
         root: folder of the dataset.
         lengths: numbers of frames to score at; the protocol's own number if empty.
-        names: sequences to take; all if empty.
+        names: sequences to take; all that published tables contain if empty.
 
     Raises:
-        InputError: if a sequence is missing or damaged.
-        SettingError: if a length is beyond the protocol's, or a sequence is unknown.
+        InputError: if a sequence is missing or damaged, or two have one name.
+        SettingError: if a length is beyond the protocol's, or too short to score.
     """
     lengths = lengths or (protocol.frames,)
     lengths = tuple(sorted(set(lengths), key=lambda n: float("inf") if n is None else n))
     for length in lengths:
-        if length is not None and length < 1:
-            raise SettingError(f"a length is {length}; it must be at least 1")
+        if length is not None and length < SHORTEST[protocol.task]:
+            raise SettingError(
+                f"{length} frames are too few to measure {protocol.task}; it takes at least "
+                f"{SHORTEST[protocol.task]}"
+            )
         if protocol.frames is not None and (length is None or length > protocol.frames):
             raise SettingError(
                 f"{protocol.name} ends at {protocol.frames} frames, so it has no length "
                 f"{length or 'all'}. Name a longer protocol, or leave that length out."
             )
     known = protocol.data.sequences(root, protocol.task)
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise SettingError(
-            f"{protocol.dataset} has no sequence {unknown[0]!r}; choose among {', '.join(known)}"
-        )
-    chosen = tuple(name for name in known if name in names) or known
+    others = tuple(name for name in dict.fromkeys(names) if name not in known)
+    chosen = (*(name for name in known if name in names), *others) or known
     selection = dataclasses.replace(protocol.selection, frames=lengths[-1])
-    opened = tuple(protocol.data.open(root, name, selection) for name in chosen)
-    return Plan(protocol, lengths, opened, chosen == known)
+    opened = []
+    for name in chosen:
+        try:
+            opened.append(protocol.data.open(root, name, selection))
+        except InputError as error:
+            if name not in others:
+                raise
+            listed = f"Those that published tables contain: {', '.join(known)}"
+            raise InputError(f"{error}\n{listed}") from error
+    titles = [sequence.name for sequence in opened]
+    if len(set(titles)) < len(titles):
+        raise InputError(f"two sequences have one name, of {', '.join(titles)}. Rename one.")
+    return Plan(protocol, lengths, tuple(opened), chosen == known)
 
 
 def settings_of(plan: Plan, session: Session, size: int, precision: str) -> Settings:
@@ -186,7 +209,7 @@ def run_sequence(
             elif frames in outcomes:
                 outcome = outcomes[frames]
             else:
-                outcome = outcomes[frames] = recorder.score(frames)
+                outcome = outcomes[frames] = _score(recorder, frames)
             taken = sum(seconds[:frames])
             scores.append(
                 Score(
@@ -220,13 +243,27 @@ def _show(session: Session, recorder: Recorder, progress: Update) -> tuple[list[
         start = machine.clock(device)
         try:
             prediction = session.push(frame)
-        except torch.OutOfMemoryError as error:
-            text = str(error).partition("\n")[0]
-            return seconds, f"out of memory at frame {len(seconds)}: {text}"
+        except MEMORY_ERRORS as error:
+            return seconds, f"frame {len(seconds)}: {_out_of_memory(error)}"
         seconds.append(machine.clock(device) - start)
         recorder.take(prediction)
         progress(len(seconds))
     return seconds, ""
+
+
+def _score(recorder: Recorder, frames: int) -> Outcome:
+    try:
+        return recorder.score(frames)
+    except MEMORY_ERRORS as error:
+        return Outcome("failed", note=f"scoring: {_out_of_memory(error)}")
+
+
+def _out_of_memory(error: Exception) -> str:
+    """Return what an error says that means too little memory; raise any other."""
+    text = str(error).partition("\n")[0]
+    if type(error) is RuntimeError and "allocate memory" not in text:
+        raise error
+    return f"out of memory: {text}"
 
 
 def _session(model: StreamModel, settings: Settings) -> Session:

@@ -1,6 +1,8 @@
 """Image sequences whose depth and camera path are known, frame by frame."""
 
-from collections.abc import Iterator
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -8,11 +10,12 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, UInt8
+from jaxtyping import Float, Float64, UInt8
 from PIL import Image as PillowImage
 
 from ttt3r.errors import InputError
 from ttt3r.geometry import se3
+from ttt3r.sources.images import read_image
 from ttt3r.types import Image
 
 TREE = """\
@@ -25,6 +28,7 @@ expected:
     intrinsics.txt          optional, one line: fx fy cx cy (pixels, centres at integers)"""
 IMAGES = (".jpg", ".jpeg", ".png")
 MILLIMETRE = 1e-3
+SIZES_THAT_COUNT = 16  # of files, when two sequences are told apart
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class TrueFrame:
 
     image: Image
     timestamp: float
-    depth: Float32[np.ndarray, "depth_height depth_width"] | None = None
+    depth: Float[np.ndarray, "depth_height depth_width"] | None = None
     world_from_camera: Float64[np.ndarray, "4 4"] | None = None
     intrinsics: Float[np.ndarray, "3 3"] | None = None
 
@@ -59,6 +63,24 @@ class Sequence(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[TrueFrame]: ...
+
+
+def content_digest(
+    files: Iterable[Path | None], arrays: Iterable[Float[np.ndarray, "..."] | None]
+) -> str:
+    """Return what tells a sequence from others of its name, without reading its files.
+
+    Args:
+        files: of its frames; their names count, and the sizes of some.
+        arrays: known beforehand: poses, intrinsics.
+    """
+    found = [path for path in files if path is not None]
+    digest = hashlib.sha256("\n".join(path.name for path in found).encode())
+    for path in found[:: max(1, len(found) // SIZES_THAT_COUNT)]:
+        digest.update(str(path.stat().st_size if path.exists() else None).encode())
+    for array in arrays:
+        digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
 
 
 class ArraySequence:
@@ -133,7 +155,7 @@ class FolderSequence:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.name = self.path.resolve().name
+        self.name = folder_name(self.path)
         self._images = list_files(self.path / "rgb", IMAGES)
         if not self._images:
             raise InputError(f"{self.path} has no images in rgb/; {TREE}")
@@ -167,6 +189,11 @@ class FolderSequence:
     def __iter__(self) -> Iterator[TrueFrame]:
         for index in range(len(self)):
             yield self.frame(index)
+
+    @property
+    def digest(self) -> str:
+        """What tells this sequence from others of its name; see `content_digest`."""
+        return content_digest([*self._images, *self._depths], [*self._poses, self._intrinsics])
 
     def frame(self, index: int, *, with_depth: bool = True) -> TrueFrame:
         """Read one frame.
@@ -212,6 +239,11 @@ class FolderSequence:
         return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
 
 
+def folder_name(path: Path) -> str:
+    """Return what a folder is called; a link to it has a name of its own."""
+    return Path(os.path.abspath(path)).name  # noqa: PTH100 (`resolve` would follow links)
+
+
 def _known(pose: Float[np.ndarray, "4 4"]) -> Float64[np.ndarray, "4 4"] | None:
     return pose.astype(np.float64) if np.isfinite(pose).all() else None
 
@@ -254,25 +286,15 @@ def read_numbers(
     return np.array(rows, dtype=np.float64).reshape(-1, columns)
 
 
-def read_image(path: Path) -> Image:
-    """Read a JPEG or PNG file as RGB.
-
-    Raises:
-        InputError: if it cannot be read.
-    """
-    try:
-        with PillowImage.open(path, formats=("JPEG", "PNG")) as picture:
-            return np.array(picture.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:  # the last for some broken PNG files
-        raise InputError(f"{path} cannot be read as an image: {error}") from error
-
-
-def read_depth(path: Path, unit: float = MILLIMETRE) -> Float32[np.ndarray, "height width"]:
+def read_depth(
+    path: Path, unit: float = MILLIMETRE, dtype: type[np.floating] = np.float32
+) -> Float[np.ndarray, "height width"]:
     """Read a depth map of 16 bits per pixel, in metres.
 
     Args:
         path: a PNG file.
         unit: metres per step of its values.
+        dtype: of the result.
 
     Raises:
         InputError: if it cannot be read, or is no such map.
@@ -280,8 +302,8 @@ def read_depth(path: Path, unit: float = MILLIMETRE) -> Float32[np.ndarray, "hei
     try:
         with PillowImage.open(path, formats=("PNG",)) as picture:
             values = np.array(picture)
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise InputError(f"{path} cannot be read as a depth map: {error}") from error
     if values.ndim != 2 or values.dtype.kind not in "ui" or values.dtype.itemsize < 2:
         raise InputError(f"{path} is no depth map of 16 bits per pixel, as a PNG file holds it")
-    return (values * np.float64(unit)).astype(np.float32)
+    return (values * np.float64(unit)).astype(dtype)

@@ -10,11 +10,12 @@ FOLDER/
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ttt3r.errors import RunError
@@ -33,7 +34,14 @@ from ttt3r.files import lock, write_atomically
 
 MANIFEST, LOCK, SCORES, SUMMARY = "evaluation.json", ".lock", "scores.json", "summary.json"
 REPORTS = ("summary.md", "summary.tex")
-PLOTS, SEQUENCES = "plots", "sequences"
+PLOTS, LENGTHS, SEQUENCES = "plots", "lengths.png", "sequences"
+# What a sequence leaves besides its scores, for figures.
+ARTIFACTS = (ESTIMATE, TRUTH, MAPS, CLOUDS) = (
+    "estimate.txt",
+    "truth.txt",
+    "depth.npz",
+    "clouds.npz",
+)
 VARYING = ("rule", "reset")  # what may differ within one folder
 ADVICE = "What is done is kept; mend it, then go on with --resume."
 
@@ -44,6 +52,7 @@ class Store:
     Args:
         folder: created if absent.
         settings: of any rule; rule and reset policy do not matter.
+        content: what tells the data apart from others of the same name, by sequence.
         resume: continue what is there; if nothing is, start.
         overwrite: delete the evaluation that is there first.
 
@@ -53,13 +62,20 @@ class Store:
     """
 
     def __init__(
-        self, folder: Path, settings: Settings, *, resume: bool = False, overwrite: bool = False
+        self,
+        folder: Path,
+        settings: Settings,
+        content: Mapping[str, str] = MappingProxyType({}),
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
     ) -> None:
         check_folder(folder, resume=resume, overwrite=overwrite)
-        self.folder = folder
+        self.folder, self._settings = folder, settings
         common = {
             "format": FORMAT,
             **{k: v for k, v in _plain(settings).items() if k not in VARYING},
+            **{f"content of {name}": digest for name, digest in content.items()},
         }
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -94,9 +110,12 @@ class Store:
         if not path.exists():
             return None
         try:
-            return sequence_from(read_json(path))
+            scores = sequence_from(read_json(path), self._settings)
+            if scores.sequence != name:
+                raise RunError(f"it holds the scores of {scores.sequence!r}, not of {name!r}")
         except (KeyError, TypeError, ValueError, RunError) as error:
             raise RunError(f"{path} is damaged: {error}. Delete it, then --resume.") from error
+        return scores
 
     def write(self, label: str, scores: SequenceScores) -> None:
         """Write the scores of a sequence; it counts as done from then on."""
@@ -128,8 +147,15 @@ def evaluations_in(folder: Path) -> list[Evaluation]:
 
 
 def slug(name: str) -> str:
-    """Return a name as a file name: "damped(ttt3r, 0.5)" becomes "damped-ttt3r-0.5"."""
-    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "-"
+    """Return a name as a file name that no other name has.
+
+    "stream-0" stays; "chess/seq-03" becomes "chess-seq-03-" and the beginning of its hash.
+    """
+    plain = re.sub(r"[^\w.-]+", "-", name).strip("-.")
+    if plain == name:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:6]
+    return f"{plain}-{digest}" if plain else digest
 
 
 def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -188,11 +214,24 @@ def _compare(folder: Path, stored: Any, wanted: dict[str, Any]) -> None:
 
 def _clear(folder: Path) -> None:
     """Delete an evaluation's own files and nothing else."""
-    for rule in {path.parents[2] for path in folder.glob(f"*/{SEQUENCES}/*/*")}:
-        shutil.rmtree(rule / SEQUENCES)
-        (rule / SUMMARY).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # it holds something that is not ours
-            rule.rmdir()
-    shutil.rmtree(folder / PLOTS, ignore_errors=True)
-    for name in (*REPORTS, MANIFEST):
-        (folder / name).unlink(missing_ok=True)
+    if not (folder / MANIFEST).exists():
+        return
+    manifest = read_json(folder / MANIFEST)
+    names = manifest.get("sequences", []) if isinstance(manifest, dict) else []
+    ours = [folder / name for name in (*REPORTS, MANIFEST)]
+    rules = [path.parent for path in folder.glob(f"*/{SEQUENCES}") if path.is_dir()]
+    for rule in {*rules, *(path.parent for path in folder.glob(f"*/{SUMMARY}"))}:
+        summary = rule / SUMMARY
+        if summary.exists() and FORMAT in summary.read_text("utf-8", errors="replace"):
+            ours.append(summary)
+        for name in names:
+            kept = rule / SEQUENCES / slug(name)
+            ours += [*(kept / file for file in (SCORES, *ARTIFACTS)), *kept.glob(".*.tmp")]
+            ours.append(folder / PLOTS / f"{slug(name)}-{rule.name}.png")
+    ours += [folder / PLOTS / f"{slug(name)}.png" for name in names]
+    ours.append(folder / PLOTS / LENGTHS)
+    for path in ours:
+        path.unlink(missing_ok=True)
+    for parent in sorted({p for path in ours for p in path.parents if folder in p.parents})[::-1]:
+        with contextlib.suppress(OSError):  # it holds something that is not ours, or is not there
+            parent.rmdir()

@@ -39,7 +39,7 @@ def test_frames(root: Path):
     assert (sequence.name, len(sequence)) == ("balloon2", 9)
     first = next(iter(sequence))
     assert first.timestamp == START + 1.0
-    assert first.depth.dtype == np.float32 and first.depth[0, 0] == 0
+    assert first.depth.dtype == np.float64 and first.depth[0, 0] == 0
     np.testing.assert_allclose(first.depth.ravel()[1:], 5 * 31 / 5000, rtol=1e-6)
     expected = [[542.822841, 0, 315.593520], [0, 542.576870, 237.756098], [0, 0, 1]]
     np.testing.assert_array_equal(first.intrinsics, expected)

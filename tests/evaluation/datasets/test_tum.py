@@ -10,7 +10,7 @@ from tests.evaluation.datasets.miniatures_rgbd import START, write_tum
 from tests.goldens import goldens
 from ttt3r.errors import InputError
 from ttt3r.evaluation.datasets.base import Selection
-from ttt3r.evaluation.datasets.tum import TumDynamics, associate
+from ttt3r.evaluation.datasets.tum import TumDynamics, associate_one_to_one
 
 FOLDER = "rgbd_dataset_freiburg3_walking_xyz"
 POSE = Selection("pose")
@@ -95,7 +95,7 @@ def test_association_is_that_of_the_slow_twin(seed: int):
     # Multiples of 1/64 s are exact, so that there are ties and differences of exactly the limit.
     images = random.choice(40, 15, replace=False) / 64
     poses = random.choice(40, 20, replace=False) / 64
-    pairs = associate(images, poses, most_apart=3 / 64)
+    pairs = associate_one_to_one(images, poses, most_apart=3 / 64)
     assert pairs == slow_association(images.tolist(), poses.tolist(), 3 / 64)
     assert len(pairs) > 5
 
@@ -103,9 +103,13 @@ def test_association_is_that_of_the_slow_twin(seed: int):
 def test_association_by_hand():
     # 1.0 is nearest to 1.5, which belongs to 1.75; what remains for 1.0 is exactly at the limit.
     images, poses = np.array([1.75, 1.0]), np.array([1.5, 0.0])
-    assert associate(images, poses, most_apart=1.0) == [(0, 0)]
-    assert associate(images, poses, most_apart=1.1) == [(1, 1), (0, 0)]
-    assert associate(np.zeros(0), poses) == associate(images, np.array([np.nan])) == []
+    assert associate_one_to_one(images, poses, most_apart=1.0) == [(0, 0)]
+    assert associate_one_to_one(images, poses, most_apart=1.1) == [(1, 1), (0, 0)]
+    assert (
+        associate_one_to_one(np.zeros(0), poses)
+        == associate_one_to_one(images, np.array([np.nan]))
+        == []
+    )
 
 
 def test_golden_association_and_selection(tmp_path: Path):

@@ -120,8 +120,45 @@ def test_frames_for_the_figures_are_kept(tmp_path):
     shown.close()
     assert [path.name for path in tmp_path.iterdir()] == [MAPS]
     kept = np.load(tmp_path / MAPS)
-    assert kept["frame"].tolist() == [0, 4, 8] and kept["image"].shape == (3, 60, 80, 3)
-    assert kept["truth"].shape == kept["prediction"].shape == (3, 60, 80)
-    assert np.isfinite(kept["truth"]).all() and (kept["truth"][:, :3] == 0).all()
+    assert kept["frames"].tolist() == [0, 4, 8] and kept["image_4"].shape == (60, 80, 3)
+    assert kept["truth_8"].shape == kept["prediction_8"].shape == (60, 80)
+    assert np.isfinite(kept["truth_0"]).all() and (kept["truth_0"][:3] == 0).all()
     raw = resize_depth(waves(4), 60, 80)
-    assert kept["prediction"][1] == pytest.approx(scale * raw, rel=1e-5)
+    assert kept["prediction_4"] == pytest.approx(scale * raw, rel=1e-5)
+
+
+def test_frames_of_different_sizes_may_follow_each_other(tmp_path):
+    class Mixed:
+        name = "mixed"
+
+        def __len__(self):
+            return 2
+
+        def __iter__(self):
+            yield next(iter(scene(1, (48, 64))))
+            yield next(iter(scene(1, (96, 128))))
+
+    shown = show(recorder(tmp_path, Mixed()), wavy)
+    assert shown.score(2).status == "ok"
+    shown.keep()
+    shown.close()
+    assert np.load(tmp_path / MAPS)["image_1"].shape == (96, 128, 3)
+
+
+def test_scoring_works_in_blocks(tmp_path, monkeypatch):
+    """No array of all values is copied but the one that the published median partitions."""
+    import tracemalloc
+
+    from ttt3r.evaluation.metrics import depth_fits
+    from ttt3r.evaluation.tasks import depth as task
+
+    monkeypatch.setattr(depth_fits, "BLOCK", 2**14)
+    monkeypatch.setattr(depth_fits, "ADAM_STEPS", 3)
+    monkeypatch.setattr(task, "CONSTANT_VALUES", 2**14)
+    shown = show(recorder(tmp_path, scene(60, (120, 160)), dataset="kitti"), wavy)
+    tracemalloc.start()
+    assert shown.score(60).status == "ok"
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak / shown.truth.count < 20, peak / shown.truth.count  # bytes per value
+    shown.close()

@@ -91,6 +91,17 @@ def test_truth_that_allows_no_alignment_is_dropped(tmp_path, variant):
     assert outcome.status == "dropped" and outcome.note
 
 
+@pytest.mark.parametrize("variant", ["published", "corrected"])
+def test_a_prediction_that_allows_no_alignment_is_a_failure(tmp_path, variant):
+    """A camera that is said to stand still is the network's fault."""
+
+    def predict(index, true, frame):
+        return {"world_from_camera": np.eye(4)}
+
+    outcome = show(recorder(tmp_path, scene(6), variant), predict).score(6)
+    assert outcome.status == "failed" and outcome.note
+
+
 def test_trajectories_are_kept_in_the_usual_format(tmp_path):
     shown = show(recorder(tmp_path, without(scene(5), 2), "corrected"), noisy())
     shown.keep()

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 
 from tests.evaluation.tasks.told import POLICY, protocol, scene, show
-from ttt3r.errors import InputError
 from ttt3r.evaluation.results import METRICS
 from ttt3r.evaluation.sequences import ArraySequence
 from ttt3r.evaluation.tasks.recon import CLOUDS, ReconRecorder
 from ttt3r.evaluation.views import prepare_view, unproject
+from ttt3r.types import Prediction
 
 
 def recorder(folder, sequence):
@@ -94,11 +95,37 @@ def test_truth_that_is_not_there(tmp_path):
     shown = show(recorder(tmp_path, empty), told_truth(empty))
     assert shown.score(2).status == "dropped"
     shown.close()
-    poses = poses.copy()
-    poses[1] = np.nan
-    lost = recorder(tmp_path, ArraySequence("lost", images, depth, poses, matrices))
-    frames = iter(lost.sequence)
-    lost.prepare(next(frames))
-    with pytest.raises(InputError, match="pose of frame 1 of lost is unknown"):
-        lost.prepare(next(frames))
-    lost.close()
+    depth = np.zeros((2, 48, 64), np.float32)
+    depth[:, :4] = 2.0  # known outside of what is scored
+    outside = ArraySequence("outside", images, depth, poses, matrices)
+    shown = show(recorder(tmp_path, outside), told_truth(outside))
+    assert shown.score(2).status == "dropped" and "inside the squares" in shown.score(2).note
+    shown.close()
+
+
+@pytest.mark.parametrize("lost", [0, 2])
+@pytest.mark.parametrize("variant", ["published", "corrected"])
+def test_a_view_of_unknown_pose(tmp_path, variant, lost):
+    whole = scene(4)
+    true = list(whole)
+    poses = np.stack([frame.world_from_camera for frame in true])
+    poses[lost] = np.nan
+    sequence = ArraySequence(
+        "lost",
+        np.stack([frame.image for frame in true]),
+        np.stack([frame.depth for frame in true]),
+        poses,
+        np.stack([frame.intrinsics for frame in true]),
+    )
+    told = told_truth(whole)
+    shown = ReconRecorder(protocol("recon", variant), sequence, POLICY, tmp_path)
+    for index, (frame, known) in enumerate(zip(sequence, true, strict=True)):
+        points = told(index, known, shown.prepare(frame))["world_points"]
+        shown.take(Prediction(index, 0.0, world_points=torch.from_numpy(points)))
+    outcome = shown.score(4)
+    if variant == "corrected" and lost:
+        assert outcome.status == "ok" and outcome.metrics["chamfer"] < 1e-5
+        assert outcome.note == "1 of 4 true poses are unknown and masked"
+    else:
+        assert outcome.status == "dropped" and "1 of 4 true poses are unknown" in outcome.note
+    shown.close()

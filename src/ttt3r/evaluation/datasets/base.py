@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float, Float64
 
 from ttt3r.errors import InputError
 from ttt3r.evaluation.sequences import Sequence as FrameSequence
-from ttt3r.evaluation.sequences import TrueFrame, read_depth, read_image
+from ttt3r.evaluation.sequences import TrueFrame, content_digest, read_depth
+from ttt3r.sources.images import read_image
 
 Task = Literal["pose", "depth", "recon"]
 Variant = Literal["published", "corrected"]
 
-DepthReader = Callable[[Path], Float32[np.ndarray, "height width"]]
+DepthReader = Callable[[Path], Float[np.ndarray, "height width"]]
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,15 @@ class FileSequence:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def digest(self) -> str:
+        """What tells this sequence from others of its name; see `content_digest`."""
+        files = [path for item in self.items for path in (item.image, item.depth)]
+        known = [
+            array for item in self.items for array in (item.world_from_camera, item.intrinsics)
+        ]
+        return content_digest(files, [*known, self._intrinsics])
 
     def __iter__(self) -> Iterator[TrueFrame]:
         for item in self.items:

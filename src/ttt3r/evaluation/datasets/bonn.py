@@ -74,7 +74,11 @@ class Bonn(Dataset):
         items = [Item(image, self._stamp(image), depth=depth) for image, depth in pairs]
         chosen = select(items, selection)
         return FileSequence(
-            name, chosen, partial(read_depth, unit=DEPTH_UNIT), INTRINSICS, self.error
+            name,
+            chosen,
+            partial(read_depth, unit=DEPTH_UNIT, dtype=np.float64),
+            INTRINSICS,
+            self.error,
         )
 
     def _count_poses(self, path: Path) -> int:

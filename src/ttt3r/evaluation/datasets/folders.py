@@ -5,7 +5,14 @@ from pathlib import Path
 
 from ttt3r.errors import InputError
 from ttt3r.evaluation.datasets.base import Dataset, Selection, Task
-from ttt3r.evaluation.sequences import IMAGES, TREE, FolderSequence, TrueFrame, list_files
+from ttt3r.evaluation.sequences import (
+    IMAGES,
+    TREE,
+    FolderSequence,
+    TrueFrame,
+    folder_name,
+    list_files,
+)
 
 
 class Folders(Dataset):
@@ -38,7 +45,7 @@ class Folders(Dataset):
 
     def open(self, root: Path, sequence: str, selection: Selection) -> "ChosenFrames":
         """Open a sequence of `root`."""
-        known = {path.resolve().name: path for path in _candidates(self.require(root))}
+        known = {folder_name(path): path for path in _candidates(self.require(root))}
         if sequence not in known:
             raise self.error(f"{root} holds no sequence {sequence!r}.")
         folder = FolderSequence(known[sequence])
@@ -62,6 +69,11 @@ class ChosenFrames:
     def __init__(self, folder: FolderSequence, frames: range, with_depth: bool) -> None:
         self.name = folder.name
         self._folder, self._frames, self._with_depth = folder, frames, with_depth
+
+    @property
+    def digest(self) -> str:
+        """What tells the folder from others of its name."""
+        return self._folder.digest
 
     def __len__(self) -> int:
         return len(self._frames)

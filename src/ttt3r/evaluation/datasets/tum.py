@@ -24,9 +24,10 @@ INTRINSICS = np.array([[535.4, 0.0, 320.1], [0.0, 539.2, 247.6], [0.0, 0.0, 1.0]
 class TumDynamics(Dataset):
     """Eight recordings with moving people; the camera's path is known from motion capture.
 
-    An image belongs to the pose that `associate` gives it, and images without one are left out;
-    stride and number of frames count what remains. A frame's time is the stamp of its pose, as in
-    the trajectory files that published results were scored with. Both variants are the same.
+    An image belongs to the pose that `associate_one_to_one` gives it, and images without one are
+    left out; stride and number of frames count what remains. A frame's time is the stamp of its
+    pose, as in the trajectory files that published results were scored with. Both variants are the
+    same.
     """
 
     name = "tum-dynamics"
@@ -66,7 +67,7 @@ class TumDynamics(Dataset):
                 timestamp=float(rows[j, 0]),
                 world_from_camera=poses[j] if np.isfinite(poses[j]).all() else None,
             )
-            for i, j in associate(stamps, rows[:, 0])
+            for i, j in associate_one_to_one(stamps, rows[:, 0])
         ]
         if not items:
             raise self.error(
@@ -98,7 +99,7 @@ class TumDynamics(Dataset):
         return np.array(stamps, dtype=np.float64), files
 
 
-def associate(
+def associate_one_to_one(
     images: Float64[np.ndarray, " images"],
     poses: Float64[np.ndarray, " poses"],
     most_apart: float = MOST_APART,

@@ -24,6 +24,10 @@ PUBLISHED_CROP_HALF, PUBLISHED_WIDTH = 112, 512
 SMALLEST_RADIUS, LARGEST_RADIUS = 1e-3, 1e3  # of predictions, in their unit
 
 
+class UnusableTruthError(InputError):
+    """The truth allows no alignment, whatever was predicted."""
+
+
 @dataclass(frozen=True)
 class AlignedClouds:
     """Corresponding points of a prediction and the truth, in the true world.
@@ -78,8 +82,9 @@ def align_clouds(
             `crop_half_for`.
 
     Raises:
-        InputError: if the shapes differ; no pixel is valid, at all or inside the squares; a valid
-            point or the pose is not finite; or all valid points of a cloud coincide.
+        UnusableTruthError: if no pixel is valid, at all or inside the squares; a valid true point
+            or the pose is not finite; or half of the true points coincide.
+        InputError: if the shapes differ, or the prediction has such a fault.
         SettingError: if `crop_half` is not positive.
     """
     if not prediction.shape == truth.shape == (*valid.shape, 3):
@@ -88,7 +93,9 @@ def align_clouds(
             f"{valid.shape} do not match; bring the truth to that size with `prepare_view`."
         )
     if not np.isfinite(world_from_first).all():
-        raise InputError("the true pose of the first frame is not finite; start at another frame.")
+        raise UnusableTruthError(
+            "the true pose of the first frame is not finite; start at another frame."
+        )
     if crop_half < 1:
         raise SettingError(f"half the side of the scored square is {crop_half}; use at least 1")
     pose = world_from_first.astype(np.float64)
@@ -96,7 +103,9 @@ def align_clouds(
     window = slice(None), *inner
     kept = np.asarray(valid[window])
     if not kept.any():
-        raise InputError("no true point is known inside the squares that are scored; leave it out.")
+        raise UnusableTruthError(
+            "no true point is known inside the squares that are scored; leave it out."
+        )
     true = _spread_of(truth, valid, se3.invert(torch.from_numpy(pose)).numpy(), "true")
     predicted = _spread_of(prediction, valid, np.eye(4), "predicted")
     radius = min(max(predicted.radius, SMALLEST_RADIUS), LARGEST_RADIUS)
@@ -167,10 +176,11 @@ def _spread_of(
     """Return the spread of the valid points, seen through `transform`."""
     values = np.empty(int(valid.sum()), dtype=np.float32)
     centre = np.zeros(3)
+    wrong = UnusableTruthError if name == "true" else InputError
     for axis in range(3):
         _fill(values, (view[:, axis] for view in _views(points, valid, transform)))
         if not np.isfinite(values).all():
-            raise InputError(
+            raise wrong(
                 f"{int((~np.isfinite(values)).sum())} of {len(values)} {name} points at valid "
                 "pixels are not finite, so there is no error that means anything."
             )
@@ -179,7 +189,7 @@ def _spread_of(
     _fill(values, (np.linalg.norm(view - centre, axis=-1) for view in views))
     radius = _lower_median(values)
     if not radius > 0.0:
-        raise InputError(f"half of the {name} points coincide, so the cloud has no size.")
+        raise wrong(f"half of the {name} points coincide, so the cloud has no size.")
     return _Spread(float(centre[2]), radius)
 
 

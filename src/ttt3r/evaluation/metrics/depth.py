@@ -88,7 +88,8 @@ def depth_errors(
             "have the same shape; `resize_depth` brings predictions to the size of the truth."
         )
     mask = valid_pixels(truth, max_depth, valid, allow_infinite=compat)
-    p, g = prediction[mask], truth[mask]
+    # Arrays without a pixel to leave out are not copied: they may be memory maps of gigabytes.
+    p, g = (x.ravel() if mask.all() else x[mask] for x in (prediction, truth))
     if not compat:
         _require_usable(p)
     affine = fit_affine(p, g, alignment, compat)
@@ -155,7 +156,7 @@ def resize_depth(
 def _require_usable(prediction: Float[np.ndarray, " pixels"]) -> None:
     if not len(prediction):
         raise InputError("no true depth is known in this sequence; leave it out.")
-    wrong = int((~np.isfinite(prediction)).sum())
+    wrong = sum(int((~np.isfinite(prediction[at])).sum()) for at in blocks(len(prediction)))
     if wrong:
         raise InputError(
             f"{wrong} of {len(prediction)} predicted depths are not finite: the run failed there."

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from ttt3r.errors import InputError, SettingError
 
@@ -75,7 +76,9 @@ def fit_affine(
         raise SettingError(f"unknown alignment {alignment!r}; choose one of {', '.join(fits)}")
     if not len(truth):
         return Affine(1.0, 0.0)
-    p, g = (x.astype(np.promote_types(x.dtype, np.float32)) for x in (prediction, truth))
+    p, g = (
+        x.astype(np.promote_types(x.dtype, np.float32), copy=False) for x in (prediction, truth)
+    )
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         affine = fits[alignment](p, g)
     if not (compat or np.isfinite(affine).all()):
@@ -100,16 +103,30 @@ def _lower_median(values: Float[np.ndarray, " n"]) -> np.float64:
 
 
 def _published_scale(prediction: Float[np.ndarray, " n"], truth: Float[np.ndarray, " n"]) -> Affine:
-    p, g = torch.from_numpy(prediction), torch.from_numpy(truth)
-    scale = g.nanmean() / p.nanmean()
+    scale = _mean_of_known(truth) / _mean_of_known(prediction)
     for _ in range(IRLS_ROUNDS):
         upper, lower = torch.zeros_like(scale), torch.zeros_like(scale)
-        for at in blocks(len(p)):
-            weights = 1.0 / ((scale * p[at] - g[at]).abs() + IRLS_SMALLEST_RESIDUAL)
-            upper = upper + (weights * p[at] * g[at]).sum()
-            lower = lower + (weights * p[at] ** 2).sum()
+        for at in blocks(len(truth)):
+            p, g = _tensor(prediction[at]), _tensor(truth[at])
+            weights = 1.0 / ((scale * p - g).abs() + IRLS_SMALLEST_RESIDUAL)
+            upper = upper + (weights * p * g).sum()
+            lower = lower + (weights * p**2).sum()
         scale = upper / lower
     return Affine(float(scale.clamp(min=SMALLEST_SCALE)), 0.0)
+
+
+def _mean_of_known(values: Float[np.ndarray, " n"]) -> Tensor:
+    total, count = torch.zeros((), dtype=_tensor(values[:1]).dtype), 0
+    for at in blocks(len(values)):
+        part = _tensor(values[at])
+        if len(values) <= BLOCK:
+            return part.nanmean()
+        total, count = total + part.nansum(), count + int(part.isnan().logical_not().sum())
+    return total / count
+
+
+def _tensor(values: Float[np.ndarray, " n"]) -> Tensor:
+    return torch.from_numpy(np.array(values))  # a copy: maps of files cannot be written
 
 
 def _least_absolute_scale(

@@ -154,8 +154,11 @@ def _beside(evaluations: Sequence[Evaluation], length: int | None, entry: Publis
     # Methods that are none of these rules stand beside any of them.
     candidates = evaluations if evaluation is None else [evaluation]
     every = [mean_at(candidate, length) for candidate in candidates]
-    if not entry.sequences and all(mean.failed for mean in every):
-        return Beside(length, entry, {}, f"not comparable: {every[0].failed} failed here")
+    failed, dropped = (max(getattr(m, name) for m in every) for name in ("failed", "dropped"))
+    if not entry.sequences and failed:
+        return Beside(length, entry, {}, f"not comparable: {failed} failed here")
+    if not entry.sequences and entry.n is None and dropped:
+        return Beside(length, entry, {}, f"not comparable: {dropped} dropped here")
     if not entry.sequences and entry.n not in (None, *(mean.count for mean in every)):
         return Beside(length, entry, {}, f"not comparable: n = {every[0].count} here")
     if evaluation is None:

@@ -1,5 +1,6 @@
 """What all figures have in common: fonts, colours, and how they are written."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,12 +62,14 @@ def new_figure(path: Path, title: str, width: float, height: float) -> Iterator[
         figure.suptitle(title)
         yield figure
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(
-            path,
-            lambda temporary: figure.savefig(
-                temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None}
-            ),
-        )
+        with warnings.catch_warnings():  # names in scripts that the font lacks become boxes
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            write_atomically(
+                path,
+                lambda temporary: figure.savefig(
+                    temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None}
+                ),
+            )
 
 
 def colour(index: int) -> str:

@@ -1,8 +1,10 @@
 """Draw the figures of an evaluation and write its report, from what lies in its folder."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -16,19 +18,30 @@ from ttt3r.evaluation.reports.plots import (
 )
 from ttt3r.evaluation.reports.report import latex, markdown
 from ttt3r.evaluation.results import Evaluation
-from ttt3r.evaluation.store import PLOTS, REPORTS, SEQUENCES, evaluations_in, explained, slug
-from ttt3r.evaluation.tasks.depth import MAPS
+from ttt3r.evaluation.store import (
+    CLOUDS,
+    LENGTHS,
+    MAPS,
+    PLOTS,
+    REPORTS,
+    SEQUENCES,
+    evaluations_in,
+    explained,
+    slug,
+)
 from ttt3r.evaluation.tasks.pose import read_trajectories
-from ttt3r.evaluation.tasks.recon import CLOUDS
 from ttt3r.files import write_atomically
 
 LOG = logging.getLogger(__name__)
+
+Figure = Callable[[], list[Path]]
 
 
 def publish(folder: Path) -> list[Evaluation]:
     """Write `summary.md`, `summary.tex` and `plots/` of all rules in a folder.
 
-    Without matplotlib the report has no figures, and a warning says how to get them.
+    A figure that cannot be drawn, for want of matplotlib or of what it shows, is left out with a
+    warning; the report never is.
 
     Returns:
         What the report is about, one entry per rule.
@@ -39,24 +52,39 @@ def publish(folder: Path) -> list[Evaluation]:
     evaluations = evaluations_in(folder)
     with explained(folder):
         (folder / PLOTS).mkdir(exist_ok=True)
+        _write(folder, evaluations, [])
+        drawn = []
         try:
-            plots = [path.relative_to(folder) for path in _draw(folder, evaluations)]
+            for draw in _figures(folder, evaluations):
+                drawn += _drawn(draw)
         except MissingExtraError as error:
             LOG.warning("the report has no figures: %s", error)
-            plots = []
-        for name, text in zip(
-            REPORTS, (markdown(evaluations, plots), latex(evaluations)), strict=True
-        ):
-            write_atomically(folder / name, lambda path, text=text: path.write_text(text, "utf-8"))
+        if drawn:
+            _write(folder, evaluations, [path.relative_to(folder) for path in drawn])
     return evaluations
 
 
-def _draw(folder: Path, evaluations: Sequence[Evaluation]) -> list[Path]:
+def _write(folder: Path, evaluations: Sequence[Evaluation], plots: Sequence[Path]) -> None:
+    texts = (markdown(evaluations, plots), latex(evaluations))
+    for name, text in zip(REPORTS, texts, strict=True):
+        write_atomically(folder / name, lambda path, text=text: path.write_text(text, "utf-8"))
+
+
+def _drawn(draw: Figure) -> list[Path]:
+    try:
+        return draw()
+    except MissingExtraError:
+        raise
+    except (InputError, ValueError, EOFError, KeyError, BadZipFile, FileNotFoundError) as error:
+        LOG.warning("a figure is missing: %s", error)
+        return []
+
+
+def _figures(folder: Path, evaluations: Sequence[Evaluation]) -> Iterator[Figure]:
+    """Functions that draw one figure each and return where it is, if there is one to draw."""
     settings = evaluations[0].settings
-    drawn = []
     if len(settings.lengths) > 1:
-        drawn.append(folder / PLOTS / "lengths.png")
-        plot_lengths(evaluations, drawn[-1])
+        yield partial(_draw_lengths, evaluations, folder / PLOTS / LENGTHS)
     for name in settings.sequences:
         path = folder / PLOTS / f"{slug(name)}.png"
         folders = {
@@ -65,13 +93,17 @@ def _draw(folder: Path, evaluations: Sequence[Evaluation]) -> list[Path]:
             if any(scores.sequence == name for scores in e.sequences)
         }
         if settings.task == "pose":
-            drawn += _draw_trajectories(folders, path, name)
-        else:
-            draw = _draw_depth if settings.task == "depth" else _draw_clouds
-            for label, kept in folders.items():
-                one = path if len(folders) == 1 else path.with_stem(f"{path.stem}-{slug(label)}")
-                drawn += draw(kept, one, f"{name}, {label}")
-    return drawn
+            yield partial(_draw_trajectories, folders, path, name)
+            continue
+        draw = _draw_depth if settings.task == "depth" else _draw_clouds
+        for label, kept in folders.items():
+            one = path if len(folders) == 1 else path.with_stem(f"{path.stem}-{slug(label)}")
+            yield partial(draw, kept, one, f"{name}, {label}")
+
+
+def _draw_lengths(evaluations: Sequence[Evaluation], path: Path) -> list[Path]:
+    plot_lengths(evaluations, path)
+    return [path]
 
 
 def _draw_trajectories(folders: dict[str, Path], path: Path, name: str) -> list[Path]:
@@ -81,10 +113,7 @@ def _draw_trajectories(folders: dict[str, Path], path: Path, name: str) -> list[
     }
     if not estimates:
         return []
-    try:
-        plot_trajectories(next(iter(read.values()))[1], estimates, path, name)
-    except InputError:  # too few true poses to align with; the tables say so
-        return []
+    plot_trajectories(next(iter(read.values()))[1], estimates, path, name)
     return [path]
 
 
@@ -93,11 +122,12 @@ def _draw_depth(folder: Path, path: Path, title: str) -> list[Path]:
         return []
     with np.load(folder / MAPS) as kept:
         maps = [
-            DepthMap(int(frame), image, truth, prediction)
-            for frame, image, truth, prediction in zip(
-                kept["frame"], kept["image"], kept["truth"], kept["prediction"], strict=True
-            )
+            DepthMap(i, *(kept[f"{what}_{i}"] for what in ("image", "truth", "prediction")))
+            for i in kept["frames"].tolist()
+            if (kept[f"truth_{i}"] > 0).any()
         ]
+    if not maps:
+        return []
     plot_depth_errors(maps, path, title)
     return [path]
 

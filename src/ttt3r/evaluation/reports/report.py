@@ -48,7 +48,6 @@ BASELINES = {
     "constant/abs_rel": "The one depth that suits each sequence best. A prediction that does not "
     "score less has seen nothing.",
 }
-STATES = {"failed": "Failed", "dropped": "Dropped", "ok": "Noted"}
 
 
 def markdown(evaluations: Sequence[Evaluation], plots: Sequence[Path] = ()) -> str:

@@ -14,6 +14,7 @@ from ttt3r.evaluation.protocols import Protocol
 from ttt3r.evaluation.results import DEPTH_ALIGNMENTS
 from ttt3r.evaluation.sequences import Sequence, TrueFrame
 from ttt3r.evaluation.spool import Spool
+from ttt3r.evaluation.store import MAPS
 from ttt3r.evaluation.tasks.base import Outcome, Recorder, save_arrays
 from ttt3r.files import write_atomically
 from ttt3r.sources import prepare_frame
@@ -21,7 +22,6 @@ from ttt3r.types import Frame, ImagePolicy, Prediction
 
 KEPT_FRAMES = 3
 CONSTANT_VALUES = 4_000_000  # that the best constant is fitted to, at most
-MAPS = "depth.npz"
 
 
 class DepthRecorder(Recorder):
@@ -42,7 +42,6 @@ class DepthRecorder(Recorder):
         self.shown = {round(last * i / (KEPT_FRAMES - 1)) for i in range(KEPT_FRAMES)}
         self.maps: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = []
         self._true: TrueFrame | None = None
-        self._results: dict[int, Outcome] = {}
         self._scale = 1.0
 
     def _prepare(self, true: TrueFrame, frame: Frame) -> Frame:
@@ -110,13 +109,10 @@ class DepthRecorder(Recorder):
         """Write a few frames with the true and the predicted depth, scaled as scored last."""
         if not self.maps:
             return
-        frames, images, truth, estimate = zip(*self.maps, strict=True)
-        arrays = {
-            "frame": np.array(frames),
-            "image": np.stack(images),
-            "truth": np.stack(truth),
-            "prediction": (np.stack(estimate) * self._scale).astype(np.float32),
-        }
+        arrays = {"frames": np.array([frame for frame, *_ in self.maps])}
+        for frame, image, truth, estimate in self.maps:  # sizes may differ
+            arrays[f"image_{frame}"], arrays[f"truth_{frame}"] = image, truth
+            arrays[f"prediction_{frame}"] = (estimate * self._scale).astype(np.float32)
         write_atomically(self.folder / MAPS, lambda path: save_arrays(path, arrays))
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from ttt3r.evaluation.baselines import static_camera_errors
 from ttt3r.evaluation.metrics import trajectory
 from ttt3r.evaluation.protocols import Protocol
 from ttt3r.evaluation.sequences import Sequence, TrueFrame, read_numbers
+from ttt3r.evaluation.store import ESTIMATE, TRUTH
 from ttt3r.evaluation.tasks.base import Outcome, Recorder
 from ttt3r.files import write_atomically
 from ttt3r.geometry import se3
@@ -20,7 +21,6 @@ from ttt3r.stream import tum
 from ttt3r.types import Frame, ImagePolicy, Prediction
 
 UNKNOWN = np.full((4, 4), np.nan)
-ESTIMATE, TRUTH = "estimate.txt", "truth.txt"
 
 
 class PoseRecorder(Recorder):
@@ -63,12 +63,18 @@ class PoseRecorder(Recorder):
         if unknown and self.protocol.variant == "published":
             note = f"{unknown} of {len(truth)} true poses are unknown"
             return Outcome("dropped", note=note)
-        try:
-            errors = trajectory.trajectory_errors(estimate, truth, "sim3", known)
-            rotation = trajectory.rotation_error_deg(estimate, truth, known)
+        try:  # does the truth allow a score, whatever was predicted?
+            trajectory.trajectory_errors(
+                np.where(known[:, None, None], truth, np.eye(4)), truth, "sim3", known
+            )
             still = static_camera_errors(truth, known)
         except InputError as error:
             return Outcome("dropped", note=str(error))
+        try:
+            errors = trajectory.trajectory_errors(estimate, truth, "sim3", known)
+            rotation = trajectory.rotation_error_deg(estimate, truth, known)
+        except InputError as error:
+            return Outcome("failed", note=str(error))
         metrics = {
             "ate": errors.ate,
             "rpe_translation": errors.rpe_translation,

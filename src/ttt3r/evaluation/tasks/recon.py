@@ -7,6 +7,7 @@ import numpy as np
 
 from ttt3r.errors import InputError
 from ttt3r.evaluation.metrics.clouds import (
+    UnusableTruthError,
     align_clouds,
     crop_half_for,
     score_clouds,
@@ -15,6 +16,7 @@ from ttt3r.evaluation.metrics.neighbours import Neighbours
 from ttt3r.evaluation.protocols import Protocol
 from ttt3r.evaluation.sequences import Sequence, TrueFrame
 from ttt3r.evaluation.spool import Spool
+from ttt3r.evaluation.store import CLOUDS
 from ttt3r.evaluation.tasks.base import Outcome, Recorder, save_arrays
 from ttt3r.evaluation.views import prepare_view, unproject
 from ttt3r.files import write_atomically
@@ -22,7 +24,6 @@ from ttt3r.sources.preprocess import fit
 from ttt3r.types import Frame, ImagePolicy, Prediction
 
 KEPT_POINTS = 60_000
-CLOUDS = "clouds.npz"
 
 
 class ReconRecorder(Recorder):
@@ -39,6 +40,7 @@ class ReconRecorder(Recorder):
         self.estimate = Spool(folder / ".estimate.tmp", np.float32)
         self.wrong: list[int] = []  # predictions that are not finite, of each frame
         self.world_from_first: np.ndarray | None = None
+        self.unplaced: list[bool] = []  # whether the true pose of a frame is unknown
         self.device = "cpu"
         self.kept: dict[str, np.ndarray] = {}
 
@@ -52,14 +54,15 @@ class ReconRecorder(Recorder):
         height, width = true.image.shape[:2]
         sides = fit(max(width, height), min(width, height), self.policy).crop[2:]
         view = prepare_view(true, sides)
-        if view.world_from_camera is None:
-            raise InputError(
-                f"the true pose of frame {self.count} of {self.sequence.name} is unknown, so its "
-                "points have no place. Leave the sequence out."
-            )
-        if self.world_from_first is None:
-            self.world_from_first = view.world_from_camera
-        points, valid = unproject(view.depth, view.intrinsics, view.world_from_camera)
+        pose = view.world_from_camera
+        if self.count == 0:
+            self.world_from_first = pose
+        self.unplaced.append(pose is None or not np.isfinite(pose).all())
+        if self.unplaced[-1] or pose is None:
+            points = np.zeros((*view.depth.shape, 3), np.float32)
+            valid = np.zeros(view.depth.shape, bool)
+        else:
+            points, valid = unproject(view.depth, view.intrinsics, pose)
         self.truth.append(points[None])
         self.valid.append(valid[None])
         return Frame(view.image, frame.index, frame.timestamp, view.intrinsics, frame.name)
@@ -73,13 +76,23 @@ class ReconRecorder(Recorder):
         self.estimate.append(points[None])
 
     def score(self, frames: int) -> Outcome:
-        """Match both clouds in depth and size, register them, and compare."""
+        """Match both clouds in depth and size, register them, and compare.
+
+        Views of unknown pose have no points that are true: under the corrected protocol they are
+        masked, under the published one the sequence is left out.
+        """
         wrong = sum(self.wrong[:frames])
         if wrong:
             first = next(i for i, count in enumerate(self.wrong) if count)
             note = f"{wrong} predicted points are not finite, the first in frame {first}"
             return Outcome("failed", note=note)
-        assert self.world_from_first is not None and self.size is not None
+        unplaced = sum(self.unplaced[:frames])
+        text = f"{unplaced} of {frames} true poses are unknown"
+        if unplaced and self.protocol.variant == "published":
+            return Outcome("dropped", note=text)
+        if self.world_from_first is None:
+            return Outcome("dropped", note=f"{text}, the first among them")
+        assert self.size is not None
         valid = self.valid.rows(frames)
         if not valid.any():
             return Outcome("dropped", note="no true depth is valid")
@@ -93,6 +106,8 @@ class ReconRecorder(Recorder):
                 half,
             )
             scored = score_clouds(aligned, device=self.device)
+        except UnusableTruthError as error:
+            return Outcome("dropped", note=str(error))
         except InputError as error:
             return Outcome("failed", note=str(error))
         errors = scored.errors
@@ -112,7 +127,7 @@ class ReconRecorder(Recorder):
         assert errors.normal_consistency_median is not None
         metrics["normal_consistency"] = errors.normal_consistency
         metrics["normal_consistency_median"] = errors.normal_consistency_median
-        return Outcome("ok", metrics)
+        return Outcome("ok", metrics, f"{text} and masked" if unplaced else "")
 
     def keep(self) -> None:
         """Write some points of both clouds as they were scored last."""
