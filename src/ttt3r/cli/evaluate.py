@@ -15,7 +15,7 @@ from ttt3r.errors import SettingError
 if TYPE_CHECKING:
     from ttt3r.evaluation.results import Evaluation, Settings
     from ttt3r.evaluation.runner import Length, Plan
-    from ttt3r.models.base import StreamModel
+    from ttt3r.models.base import SetModel, StreamModel
 
 LARGEST_SIZE = 4096  # pixels; no network was trained near it, and memory ends before it
 
@@ -41,7 +41,7 @@ class EvalCommand(Command):
     model: Annotated[str, option("MODEL")] = "builtin"
     """Name of weights (see ttt3r models), a folder that ttt3r convert made, or a weight file."""
 
-    rule: Annotated[tuple[str, ...], option("RULE ...")] = ("ttt3r",)
+    rule: Annotated[tuple[str, ...], option("RULE ...", "the family's own; ttt3r for CUT3R")] = ()
     """How the state is updated; several are measured one after the other and reported together."""
 
     reset: Annotated[str, option("FRAMES")] = "never"
@@ -129,7 +129,9 @@ class EvalCommand(Command):
         check_folder(folder, resume=self.resume, overwrite=self.overwrite)
         plan = self.plan()
         model = ttt3r.load(self.model, self.device, self.precision)
-        everything = [self.settings(plan, model, rule) for rule in dict.fromkeys(self.rule)]
+        everything = [
+            self.settings(plan, model, rule) for rule in dict.fromkeys(self.rule or (None,))
+        ]
         RECORDERS[plan.protocol.task].check(everything[0].device)
         shown = progress(plan.frames * len(everything), 0, memory_text, quiet=self.quiet)
         with (
@@ -170,7 +172,9 @@ class EvalCommand(Command):
         root = self.data or Path()
         return make_plan(protocol, root, parse_lengths(self.frames), self.sequences)
 
-    def settings(self, plan: "Plan", model: "StreamModel", rule: str) -> "Settings":
+    def settings(
+        self, plan: "Plan", model: "StreamModel | SetModel", rule: str | None
+    ) -> "Settings":
         """What the evaluation of one rule depends on.
 
         Raises:

@@ -36,8 +36,9 @@ class RunCommand(Command):
     model: Annotated[str, option("MODEL")] = "builtin"
     """Name of weights (see ttt3r models), a folder that ttt3r convert made, or a weight file."""
 
-    rule: Annotated[str, option("RULE")] = "ttt3r"
-    """How the state is updated: ttt3r, overwrite (as CUT3R does), or damped(RULE, FACTOR)."""
+    rule: Annotated[str | None, option("RULE", "the family's own; ttt3r for CUT3R")] = None
+    """How the state is updated. CUT3R: ttt3r, overwrite (as published), damped(RULE, FACTOR);
+    Point3R: fuse, append; others keep frames: keep_all, window(FRAMES), diverse(FRAMES)."""
 
     reset: Annotated[str, option("FRAMES")] = "100"
     """Start afresh after this many frames, or never."""

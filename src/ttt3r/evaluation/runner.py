@@ -21,7 +21,7 @@ from ttt3r.evaluation.results import Evaluation, Score, SequenceScores, Settings
 from ttt3r.evaluation.sequences import Sequence
 from ttt3r.evaluation.store import Store, explained
 from ttt3r.evaluation.tasks import RECORDERS, Outcome, Recorder
-from ttt3r.models.base import StreamModel
+from ttt3r.models.base import SetModel, StreamModel
 from ttt3r.stream.session import Session
 
 # Frames without which a task has no answer: a similarity takes three positions.
@@ -135,7 +135,7 @@ def settings_of(plan: Plan, session: Session, size: int, precision: str) -> Sett
 
 def evaluate(
     plan: Plan,
-    model: StreamModel,
+    model: StreamModel | SetModel,
     store: Store,
     settings: Settings,
     progress: Update = lambda done: None,
@@ -266,7 +266,7 @@ def _out_of_memory(error: Exception) -> str:
     return f"out of memory: {text}"
 
 
-def _session(model: StreamModel, settings: Settings) -> Session:
+def _session(model: StreamModel | SetModel, settings: Settings) -> Session:
     outputs = RECORDERS[settings.task].outputs
     return Session(model, settings.rule, settings.reset, outputs)
 

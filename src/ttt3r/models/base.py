@@ -6,14 +6,13 @@ passed in and handed back; nothing is kept inside the module between calls.
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ttt3r.errors import SessionError, SettingError
-from ttt3r.rules.base import Rule
 from ttt3r.types import ImagePolicy
 
 # `typing.Self` cannot be checked by beartype on single methods, hence the variable.
@@ -71,7 +70,13 @@ class State:
 
     Subclasses are frozen dataclasses whose fields are tensors or mappings of names to tensors; the
     first axis of every tensor is the batch of independent streams.
+
+    Attributes:
+        grows: names of the fields whose tensors get larger with the stream, in any axis but the
+            first.
     """
+
+    grows: ClassVar[frozenset[str]] = frozenset()
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return all tensors by name; those of a mapping are named ``field.key``."""
@@ -88,12 +93,13 @@ class State:
         """Return a state of this form filled with `named`, on this state's device.
 
         Raises:
-            SessionError: if names, shapes or dtypes differ from this state's.
+            SessionError: if names, shapes or dtypes differ from this state's; of fields that grow,
+                the first axis and the number of axes count.
         """
         own = self.to_tensors()
         for name in sorted(own.keys() | named.keys()):
             forms = [
-                (tuple(group[name].shape), group[name].dtype) if name in group else "absent"
+                self._form(name, group[name]) if name in group else "absent"
                 for group in (own, named)
             ]
             if forms[0] != forms[1]:
@@ -110,6 +116,13 @@ class State:
             for field in fields(self)
         }
         return replace(self, **values)
+
+    def _form(self, name: str, tensor: Tensor) -> tuple[tuple[int | None, ...], torch.dtype]:
+        """What a saved tensor of this name must have in common with this state's."""
+        shape: tuple[int | None, ...] = tuple(tensor.shape)
+        if name.partition(".")[0] in self.grows:
+            shape = (shape[0], *(None for _ in shape[1:]))
+        return shape, tensor.dtype
 
     def map(self: AnyState, function: Callable[..., Tensor], *others: AnyState) -> AnyState:
         """Apply `function` to each tensor, together with the same tensor of `others`."""
@@ -158,6 +171,28 @@ class StepOutput:
     rgb: Float[Tensor, "batch height width 3"] | None = None
     pose_encoding: Float[Tensor, "batch 7"] | None = None
     gate: Float[Tensor, "batch tokens"] | None = None
+    intrinsics: Float[Tensor, "batch 3 3"] | None = None
+
+
+@dataclass(frozen=True)
+class SetOutput:
+    """What a network says of a whole set of views; None where not asked for, or not to be had.
+
+    Attributes:
+        points: 3D point of each pixel in the frame of its own camera.
+        confidence: of `points`.
+        world_points: 3D point of each pixel in the frame of the first camera.
+        world_confidence: of `world_points`.
+        world_from_camera: poses; the world is the first camera's frame.
+        intrinsics: pinhole matrices in pixels, where the network predicts them.
+    """
+
+    points: Float[Tensor, "batch views height width 3"] | None = None
+    confidence: Float[Tensor, "batch views height width"] | None = None
+    world_points: Float[Tensor, "batch views height width 3"] | None = None
+    world_confidence: Float[Tensor, "batch views height width"] | None = None
+    world_from_camera: Float[Tensor, "batch views 4 4"] | None = None
+    intrinsics: Float[Tensor, "batch views 3 3"] | None = None
 
 
 @dataclass(frozen=True)
@@ -190,11 +225,22 @@ class StreamModel(Protocol):
     image_policy: ImagePolicy
     weights: WeightsInfo
 
-    def initial_state(self, rule: Rule, batch: int = 1) -> Any:
+    def parse_rule(self, rule: Any = None) -> Any:
+        """Return how the state is updated: from its text, as it is, or the family's own if None.
+
+        Families have rules of different kinds: `ttt3r.rules` for recurrent states, cache policies,
+        memory rules. All are frozen dataclasses that `ttt3r.values` can write as text.
+
+        Raises:
+            SettingError: if a text names no rule of this family.
+        """
+        ...
+
+    def initial_state(self, rule: Any, batch: int = 1) -> Any:
         """State of `batch` streams before their first frame."""
         ...
 
-    def reset(self, state: Any, rule: Rule, which: Bool[Tensor, " batch"]) -> Any:
+    def reset(self, state: Any, rule: Any, which: Bool[Tensor, " batch"]) -> Any:
         """Return `state` with the samples of `which` as before their first frame."""
         ...
 
@@ -206,11 +252,28 @@ class StreamModel(Protocol):
         self,
         state: Any,
         tokens: Tokens,
-        rule: Rule,
+        rule: Any,
         outputs: Collection[str] = ("points", "pose"),
         update: Bool[Tensor, " batch"] | None = None,
     ) -> tuple[Any, StepOutput]:
         """Read the state with one frame per stream and hand back the next state."""
+        ...
+
+
+@runtime_checkable
+class SetModel(Protocol):
+    """A network that looks at all views at once."""
+
+    capabilities: Capabilities
+    image_policy: ImagePolicy
+    weights: WeightsInfo
+
+    def predict(
+        self,
+        images: Float[Tensor, "batch views 3 height width"],
+        outputs: Collection[str] = ("points", "pose"),
+    ) -> SetOutput:
+        """Look at sets of views, RGB in [-1, 1]; the first view is the world."""
         ...
 
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ttt3r import rules
 from ttt3r.errors import SettingError
 from ttt3r.models.base import (
     Capabilities,
@@ -32,6 +33,8 @@ from ttt3r.nn.memory import PoseMemory
 from ttt3r.nn.rope import Rotary, absolute_positions, grid_positions, rotary
 from ttt3r.rules.base import Rule, advance, broadcast_to_rank
 from ttt3r.types import ImagePolicy
+
+DEFAULT_RULE = "ttt3r"
 
 
 class Cut3r(nn.Module):
@@ -101,6 +104,10 @@ class Cut3r(nn.Module):
                 if isinstance(layer, Linear | nn.Conv2d):
                     layer.to(dtype)
         return self
+
+    def parse_rule(self, rule: str | Rule | None = None) -> Rule:
+        """Return an update rule, see `ttt3r.rules.parse`; "ttt3r" if None."""
+        return rules.parse(DEFAULT_RULE if rule is None else rule)
 
     def initial_state(self, rule: Rule, batch: int = 1) -> Cut3rState:
         """State of `batch` streams before their first frame; the same for every stream."""

@@ -19,17 +19,23 @@ class Rotary(NamedTuple):
     sin: Float[Tensor, "positions dim"]
 
 
-def rotary(positions: Int[Tensor, "positions 2"], dim: int, base: float = 100.0) -> Rotary:
+def rotary(
+    positions: Int[Tensor, "positions 2"],
+    dim: int,
+    base: float = 100.0,
+    dtype: torch.dtype = torch.float32,
+) -> Rotary:
     """Tabulate the rotation of each (row, column) position for heads of `dim` channels.
 
     Args:
         positions: integer (row, column).
         dim: channels per head, a multiple of 4.
         base: frequency base.
+        dtype: of the table, and so of what is rotated by it.
     """
     quarter = dim // 4
-    exponents = torch.arange(quarter, device=positions.device, dtype=torch.float32) / quarter
-    angles = positions[:, :, None].float() * base**-exponents
+    exponents = torch.arange(quarter, device=positions.device, dtype=dtype) / quarter
+    angles = positions[:, :, None].to(dtype) * base**-exponents
     cos, sin = angles.cos(), angles.sin()
     return Rotary(
         cos=torch.stack((cos, cos), dim=2).flatten(1),
@@ -40,8 +46,8 @@ def rotary(positions: Int[Tensor, "positions 2"], dim: int, base: float = 100.0)
 def rotate(
     x: Float[Tensor, "batch heads positions dim"], table: Rotary
 ) -> Float[Tensor, "batch heads positions dim"]:
-    """Rotate queries or keys: u' = u cos − v sin, v' = v cos + u sin; float32."""
-    x = x.float()
+    """Rotate queries or keys: u' = u cos − v sin, v' = v cos + u sin; in the table's dtype."""
+    x = x.to(table.cos.dtype)
     u_row, v_row, u_column, v_column = x.chunk(4, dim=-1)
     swapped = torch.cat((v_row, u_row, v_column, u_column), dim=-1)
     return torch.addcmul(x * table.cos, swapped, table.sin)

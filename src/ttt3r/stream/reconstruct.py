@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 
-from ttt3r import __version__, rules, values, weights
+from ttt3r import __version__, values, weights
 from ttt3r.errors import SettingError
-from ttt3r.models.base import StreamModel
-from ttt3r.rules import Rule
+from ttt3r.models.base import SetModel, StreamModel
 from ttt3r.sources import Source, open_source, prefetch, prepare_frame
 from ttt3r.stream import resets, stitching
 from ttt3r.stream.session import Session
@@ -24,8 +23,8 @@ DECODE_AHEAD = 4
 def reconstruct(
     source: "str | Path | Source | Iterable[Any]",
     *,
-    model: str | Path | StreamModel = "builtin",
-    rule: str | Rule = "ttt3r",
+    model: str | Path | StreamModel | SetModel = "builtin",
+    rule: Any = None,
     reset: "str | int | resets.ResetPolicy | None" = None,
     stitch: "str | stitching.Stitching" = "pose",
     outputs: Collection[str] = ("points", "pose"),
@@ -78,7 +77,7 @@ def reconstruct(
     if out is not None:
         check_folder(Path(out), resume=resume, overwrite=overwrite)
     frames = open_source(source, stride=stride, start=start, end=end, fps=fps)
-    rule, reset, stitch = rules.parse(rule), resets.parse(reset), stitching.parse(stitch)
+    reset, stitch = resets.parse(reset), stitching.parse(stitch)
     if isinstance(model, str | Path):
         model = weights.load(model, device, precision)
     session = Session(model, rule, reset, outputs, stitch)

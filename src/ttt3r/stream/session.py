@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ttt3r import rules, values
+from ttt3r import values
 from ttt3r.errors import InputError, SessionError
 from ttt3r.files import write_atomically
 from ttt3r.geometry import se3
@@ -23,13 +23,14 @@ from ttt3r.geometry.camera import default_intrinsics, ray_map
 from ttt3r.geometry.focal import focal_from_points
 from ttt3r.models.base import (
     QueryModel,
+    SetModel,
     StepOutput,
     StreamModel,
     Tokens,
     Views,
     check_outputs,
 )
-from ttt3r.rules import Rule
+from ttt3r.models.set_stream import as_stream
 from ttt3r.stream import resets, stitching
 from ttt3r.types import Camera, Frame, Prediction
 
@@ -63,8 +64,9 @@ class Session:
     Sessions are therefore cheap to save, to resume and to fork.
 
     Args:
-        model: a streaming model, as from `ttt3r.load`.
-        rule: update rule, a name such as "ttt3r" or "damped(ttt3r, 0.5)", or a value.
+        model: as from `ttt3r.load`; one that looks at all views at once does so with each frame.
+        rule: how the state is updated, a name such as "ttt3r" or "damped(ttt3r, 0.5)", or a value;
+            None takes the family's own, which is "ttt3r" for CUT3R.
         reset: when to start a new segment: None, a number of frames, or a policy.
         outputs: what to compute: any of "points", "pose", "world", "rgb".
         stitch: how segments are joined: "pose" (as published) or "similarity" (carries scale).
@@ -75,19 +77,19 @@ class Session:
 
     def __init__(
         self,
-        model: StreamModel,
-        rule: str | Rule = "ttt3r",
+        model: StreamModel | SetModel,
+        rule: Any = None,
         reset: "str | int | resets.ResetPolicy | None" = None,
         outputs: Collection[str] = ("points", "pose"),
         stitch: "str | stitching.Stitching" = "pose",
     ) -> None:
-        self.model = model
-        self.rule = rules.parse(rule)
+        self.model = as_stream(model)
+        self.rule = self.model.parse_rule(rule)
         self.reset = resets.parse(reset)
         self.stitch = stitching.parse(stitch)
         self.outputs = check_outputs((outputs,) if isinstance(outputs, str) else outputs)
         with torch.no_grad():
-            state = model.initial_state(self.rule)
+            state = self.model.initial_state(self.rule)
         self._progress = Progress(state, 0, 0, torch.eye(4, dtype=torch.float64))
 
     @property
@@ -213,7 +215,7 @@ class Session:
             ) from error
 
     @classmethod
-    def load(cls, path: str | Path, model: StreamModel) -> "Session":
+    def load(cls, path: str | Path, model: StreamModel | SetModel) -> "Session":
         """Continue a saved session; what follows is bit-equal to never having stopped.
 
         Args:
@@ -282,7 +284,9 @@ class Session:
         points = confidence = intrinsics = pose = world = None
         if output.points is not None and "points" in outputs:
             points, confidence = output.points[0], _first(output.confidence)
-            intrinsics = _intrinsics(points)
+            intrinsics = _first(output.intrinsics)
+            if intrinsics is None:
+                intrinsics = _intrinsics(points)
             points = points if scale == 1.0 else points * scale
         if output.pose_encoding is not None and "pose" in outputs:
             pose = se3.place_camera(self.world_from_segment, self._pose(output)).float()

@@ -1,0 +1,193 @@
+"""Sizes and options of a Fast3R network."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from ttt3r.errors import SettingError, WeightsError
+from ttt3r.models.cut3r_config import DptSizes
+
+
+@dataclass(frozen=True)
+class Fast3rConfig:
+    """Everything that decides the shapes and the arithmetic of a Fast3R network.
+
+    The defaults are the released 512-pixel network. The two options with published names are
+    those of the released configuration:
+
+    * `random_image_idx_embedding`: views after the first are told apart by indices drawn from the
+      whole table, in inference too (arXiv 2501.13928, section 3); if False, they are counted.
+    * `attn_bias_for_inference_enabled`: attention of the fusion transformer is sharpened for more
+      views than there were in training. Off in the released network; the published code has it
+      on where a configuration says nothing, so that an incomplete one changes results.
+
+    Raises:
+        SettingError: if a size is not positive, or sizes do not fit together.
+    """
+
+    image_size: int = 512
+    patch_size: int = 16
+    encoder_dim: int = 1024
+    encoder_depth: int = 24
+    encoder_heads: int = 16
+    decoder_dim: int = 1024
+    decoder_depth: int = 24
+    decoder_heads: int = 16
+    mlp_ratio: int = 4
+    rope_base: float = 100.0
+    dpt: DptSizes = field(default_factory=DptSizes)
+    random_image_idx_embedding: bool = True
+    attn_bias_for_inference_enabled: bool = False
+
+    def __post_init__(self) -> None:
+        sizes = {f.name: getattr(self, f.name) for f in fields(self) if f.type is int}
+        sizes |= {"dpt": min(*self.dpt.layers, self.dpt.feature, self.dpt.last)}
+        bad = [f"{name}={value}" for name, value in sizes.items() if value < 1]
+        if bad:
+            raise SettingError(f"sizes of a network must be positive: {', '.join(bad)}")
+        if self.decoder_depth < 2:
+            raise SettingError(
+                "the heads read the middle of the decoder: decoder_depth must be 2 or more"
+            )
+        if self.patch_size != 16:
+            raise SettingError(
+                f"the DPT heads upsample by 16 and need patch_size=16, not {self.patch_size}"
+            )
+        if not (math.isfinite(self.rope_base) and self.rope_base > 0.0):
+            raise SettingError(f"rope_base must be a positive number, not {self.rope_base}")
+        for part, step, why in (("encoder", 4, "rotary positions"), ("decoder", 1, "heads")):
+            dim, heads = getattr(self, f"{part}_dim"), getattr(self, f"{part}_heads")
+            if dim % (step * heads):
+                raise SettingError(
+                    f"{part}_dim={dim} must be a multiple of {step * heads} for {heads} heads "
+                    f"({why}); change {part}_dim or {part}_heads"
+                )
+        if self.decoder_dim % 2:
+            raise SettingError(
+                f"decoder_dim={self.decoder_dim} must be even: half of the index embedding is "
+                "sines, half cosines"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Fast3rConfig":
+        """Rebuild a configuration from `to_dict`.
+
+        Raises:
+            WeightsError: if a field is unknown or has the wrong form.
+        """
+        unknown = sorted(set(values).difference(f.name for f in fields(cls)))
+        if unknown:
+            raise WeightsError(
+                f"the configuration has unknown fields: {', '.join(unknown)}. "
+                "It may come from a newer version of ttt3r; upgrade, or convert the weights again."
+            )
+        try:
+            ready = dict(values)
+            if "dpt" in ready:
+                sizes = dict(ready["dpt"])
+                sizes["layers"] = tuple(sizes["layers"])
+                ready["dpt"] = DptSizes(**sizes)
+            if "rope_base" in ready:
+                ready["rope_base"] = float(ready["rope_base"])
+            for f in fields(cls):
+                if f.name in ready and f.type in (int, bool) and type(ready[f.name]) is not f.type:
+                    raise TypeError(f"{f.name} is {ready[f.name]!r}")
+            return cls(**ready)
+        except (TypeError, ValueError, KeyError) as error:
+            raise WeightsError(f"the configuration cannot be read: {error}") from error
+
+
+# Published names of sizes and ours.
+_ENCODER = {
+    "img_size": "image_size",
+    "patch_size": "patch_size",
+    "embed_dim": "encoder_dim",
+    "depth": "encoder_depth",
+    "num_heads": "encoder_heads",
+}
+_DECODER = {
+    "embed_dim": "decoder_dim",
+    "depth": "decoder_depth",
+    "num_heads": "decoder_heads",
+    "random_image_idx_embedding": "random_image_idx_embedding",
+    "attn_bias_for_inference_enabled": "attn_bias_for_inference_enabled",
+}
+# What else changes the arithmetic, and the only value that is supported.
+_FIXED: dict[tuple[str, str], Any] = {
+    ("encoder_args", "encoder_type"): "croco",
+    ("encoder_args", "patch_embed_cls"): "PatchEmbedDust3R",
+    ("decoder_args", "decoder_type"): "fast3r",
+    ("decoder_args", "qkv_bias"): True,
+    ("head_args", "head_type"): "dpt",
+    ("head_args", "output_mode"): "pts3d",
+    ("head_args", "landscape_only"): False,
+    ("head_args", "depth_mode"): ("exp", -math.inf, math.inf),
+    ("head_args", "conf_mode"): ("exp", 1.0, math.inf),
+    ("head_args", "with_local_head"): True,
+}
+
+
+def config_from_published(values: Mapping[str, Any]) -> Fast3rConfig:
+    """Translate the published ``config.json`` to a configuration.
+
+    Args:
+        values: the file's content, with "encoder_args", "decoder_args" and "head_args". Widths of
+            the DPT heads are not in it; they are those of the released network.
+
+    Raises:
+        WeightsError: if a part is missing, or asks for something unsupported.
+    """
+    parts: dict[str, Mapping[str, Any]] = {}
+    for name in ("encoder_args", "decoder_args", "head_args"):
+        part = values.get(name)
+        if not isinstance(part, Mapping):
+            raise WeightsError(
+                f"the configuration has no {name}, so it is not that of a Fast3R network; "
+                "use the config.json that was published with the weights"
+            )
+        parts[name] = part
+    for (name, key), wanted in _FIXED.items():
+        found = _plain(parts[name].get(key))
+        if found != wanted:
+            raise _unsupported(f"{name}.{key}", parts[name].get(key), wanted)
+    ratios = {parts[name].get("mlp_ratio") for name in ("encoder_args", "decoder_args")}
+    ratio = ratios.pop()
+    if ratios or not isinstance(ratio, int | float) or not float(ratio).is_integer():
+        raise WeightsError("encoder and decoder must state one mlp_ratio, a whole number")
+    positions = str(parts["encoder_args"].get("pos_embed"))
+    base = positions.removeprefix("RoPE")
+    if base == positions or not base.isdecimal():
+        raise _unsupported("encoder_args.pos_embed", positions, "'RoPE' and a number")
+    encoder, decoder = parts["encoder_args"], parts["decoder_args"]
+    missing = [key for key in _ENCODER if key not in encoder]
+    missing += [key for key in _DECODER if key not in decoder]
+    if missing:
+        raise WeightsError(
+            f"the configuration does not state {', '.join(missing)}; use the config.json that was "
+            "published with the weights"
+        )
+    sizes = {ours: encoder[key] for key, ours in _ENCODER.items()}
+    sizes |= {ours: decoder[key] for key, ours in _DECODER.items()}
+    return Fast3rConfig.from_dict(sizes | {"mlp_ratio": int(ratio), "rope_base": float(base)})
+
+
+def _plain(value: Any) -> Any:
+    """Read "inf", "Infinity" and lists of numbers as what they stand for."""
+    if isinstance(value, list | tuple):
+        kind, *bounds = value or (None,)
+        try:
+            return (kind, *(float(bound) for bound in bounds))
+        except (TypeError, ValueError):
+            return value
+    return value
+
+
+def _unsupported(name: str, value: Any, wanted: Any) -> WeightsError:
+    return WeightsError(
+        f"the configuration says {name}={value!r}, which is not supported; it must be {wanted!r}"
+    )

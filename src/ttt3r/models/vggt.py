@@ -1,0 +1,257 @@
+"""VGGT: cameras, depth and points of a set of views in one pass (arXiv 2503.11651).
+
+Every frame's tokens alternate between looking at their own frame and at all frames. The first view
+is the world; the order of the others does not matter.
+"""
+
+from collections.abc import Collection
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ttt3r.errors import SettingError
+from ttt3r.models.base import Capabilities, SetOutput, WeightsInfo, check_outputs
+from ttt3r.models.vggt_aggregator import Aggregator, FrameMix, mix_all
+from ttt3r.models.vggt_config import VggtConfig
+from ttt3r.models.vggt_heads import (
+    CameraHead,
+    CameraMix,
+    VggtReading,
+    cameras_from_raw,
+    depth_from_raw,
+    mix_cameras,
+    points_from_raw,
+)
+from ttt3r.models.vggt_track import TrackHead, Tracks, check_queries
+from ttt3r.nn.layers import Linear
+from ttt3r.nn.vggt_dpt import VggtDpt
+from ttt3r.types import ImagePolicy
+
+# `typing.Self` cannot be checked by beartype on single methods, hence the variable.
+AnyNetwork = TypeVar("AnyNetwork", bound="VggtNetwork")
+
+
+class VggtNetwork(nn.Module):
+    """What VGGT and StreamVGGT share: all of the weights, and the way to the heads.
+
+    Parameters carry the published names, so released weights load key for key.
+    """
+
+    capabilities = Capabilities(pose=True, world_points=True)
+    square_images = True
+
+    def __init__(self, config: VggtConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image_policy = ImagePolicy(config.image_size, config.patch_size, self.square_images)
+        self.weights = WeightsInfo("unnamed", "unknown", "unknown", "", trained=False)
+        self.aggregator = Aggregator(config)
+        self.camera_head = CameraHead(config)
+        self.depth_head = self._dense_head(2)
+        self.point_head = self._dense_head(4)
+        self.track_head: TrackHead | None = None
+        if config.track is not None:
+            self.track_head = TrackHead(2 * config.dim, config.track, patch=config.patch_size)
+
+    def _dense_head(self, out: int) -> VggtDpt:
+        c = self.config
+        return VggtDpt(2 * c.dim, c.dpt_widths, c.dpt_features, out, patch=c.patch_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.aggregator.camera_token.device
+
+    def set_precision(self: AnyNetwork, dtype: torch.dtype) -> AnyNetwork:
+        """Run the products of encoder and trunk in `dtype`; the rest stays float32. Returns self.
+
+        The residual stream, normalisation, position embeddings and heads are always float32.
+        """
+        for layer in self.aggregator.modules():
+            if isinstance(layer, Linear | nn.Conv2d):
+                layer.to(dtype)
+        return self
+
+    def levels(self, wanted: frozenset[str]) -> frozenset[int]:
+        """Pairs of blocks whose outputs the heads of `wanted` read."""
+        dense = self.config.levels if {"points", "world"} & wanted else ()
+        return frozenset((*dense, self.config.depth - 1))
+
+    def camera_tokens(
+        self, kept: dict[int, Float[Tensor, "batch frames tokens wide"]]
+    ) -> Float[Tensor, "batch frames wide"]:
+        """Return what the camera head reads of the trunk's outputs."""
+        return kept[self.config.depth - 1][:, :, 0]
+
+    def read(
+        self,
+        kept: dict[int, Float[Tensor, "batch frames tokens wide"]],
+        size: tuple[int, int],
+        outputs: Collection[str],
+        mix: CameraMix = mix_cameras,
+        chunk: int = 8,
+    ) -> VggtReading:
+        """Run the heads that `outputs` ask for; the camera head always runs.
+
+        Args:
+            kept: outputs of the trunk, at least those of `levels`.
+            size: (height, width) of the images in pixels.
+            outputs: "points" for depth, "world" for points of the world.
+            mix: how camera tokens of different frames mix.
+            chunk: frames that the dense heads work on at a time; it bounds memory.
+        """
+        raw = self.camera_head(self.camera_tokens(kept), mix)
+        depth = points = (None, None)
+        if "points" in outputs:
+            depth = depth_from_raw(self._dense(self.depth_head, kept, size, chunk))
+        if "world" in outputs:
+            points = points_from_raw(self._dense(self.point_head, kept, size, chunk))
+        return VggtReading(cameras_from_raw(raw), *depth, *points)
+
+    def _dense(
+        self, head: VggtDpt, kept: dict[int, Tensor], size: tuple[int, int], chunk: int
+    ) -> Tensor:
+        tokens = self.patch_tokens(kept)
+        shape = tokens[0].shape[:2]
+        return head([x.flatten(0, 1) for x in tokens], size, chunk).unflatten(0, shape)
+
+    def patch_tokens(
+        self, kept: dict[int, Float[Tensor, "batch frames tokens wide"]]
+    ) -> list[Float[Tensor, "batch frames patches wide"]]:
+        """Return what the dense heads and the track head read of the trunk's outputs."""
+        special = self.aggregator.special
+        return [kept[level][:, :, special:] for level in self.config.levels]
+
+    def look(
+        self,
+        images: Float[Tensor, "batch frames 3 height width"],
+        outputs: Collection[str],
+        mix: FrameMix = mix_all,
+        camera_mix: CameraMix = mix_cameras,
+        chunk: int = 8,
+    ) -> VggtReading:
+        """Return what the heads say of sets of views, in the network's own terms.
+
+        Args:
+            images: RGB in [-1, 1].
+            outputs: see `read`.
+            mix: how tokens of different frames mix in the trunk.
+            camera_mix: how camera tokens of different frames mix in the camera head.
+            chunk: see `read`.
+
+        Raises:
+            SettingError: if the sides are no multiples of the patch, or there is no view.
+        """
+        kept = self.trunk(images, self.levels(frozenset(outputs)), mix)
+        return self.read(kept, (images.shape[3], images.shape[4]), outputs, camera_mix, chunk)
+
+    def trunk(
+        self,
+        images: Float[Tensor, "batch frames 3 height width"],
+        levels: frozenset[int],
+        mix: FrameMix = mix_all,
+    ) -> dict[int, Float[Tensor, "batch frames tokens wide"]]:
+        """Return the tokens of sets of views after the pairs of blocks in `levels`.
+
+        Args:
+            images: RGB in [-1, 1].
+            levels: pairs of blocks, from 0.
+            mix: how tokens of different frames mix.
+
+        Raises:
+            SettingError: see `look`.
+        """
+        batch, frames, _, *sides = images.shape
+        size = (sides[0], sides[1])
+        self.check_size(size)
+        if not batch or not frames:
+            raise SettingError("there are no views to look at; pass at least one image per set")
+        patches = self.aggregator.encode(images.flatten(0, 1)).unflatten(0, (batch, frames))
+        first = torch.arange(frames, device=self.device).expand(batch, -1) == 0
+        tokens = self.aggregator.assemble(patches, first)
+        return self.aggregator(tokens, self.grid(size), levels, mix)
+
+    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(rows, columns) of patches of an image of `size`."""
+        return size[0] // self.config.patch_size, size[1] // self.config.patch_size
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Refuse images whose (height, width) are no multiples of the patch.
+
+        Raises:
+            SettingError: if they are not.
+        """
+        patch = self.config.patch_size
+        if min(size) < patch or size[0] % patch or size[1] % patch:
+            raise SettingError(
+                f"the network takes sides that are multiples of {patch} pixels, not "
+                f"{size[1]}x{size[0]}; prepare images with ttt3r.sources.prepare first"
+            )
+
+
+def set_output(reading: VggtReading, size: tuple[int, int], wanted: frozenset[str]) -> SetOutput:
+    """Bring a reading into the conventions of this package."""
+    poses, intrinsics = reading.place(size)
+    return SetOutput(
+        points=reading.unprojected(intrinsics),
+        confidence=reading.depth_confidence,
+        world_points=reading.world_points,
+        world_confidence=reading.world_confidence,
+        world_from_camera=poses if "pose" in wanted else None,
+        intrinsics=intrinsics if {"pose", "points"} & wanted else None,
+    )
+
+
+class Vggt(VggtNetwork):
+    """The network that looks at all views at once.
+
+    Poses and points are as predicted: the first camera's pose is close to the identity, not exactly
+    it, and lengths share one unknown scale.
+    """
+
+    def predict(
+        self,
+        images: Float[Tensor, "batch views 3 height width"],
+        outputs: Collection[str] = ("points", "pose"),
+    ) -> SetOutput:
+        """Look at sets of views; the first view is the world.
+
+        Args:
+            images: RGB in [-1, 1]; sides are multiples of the patch.
+            outputs: any of "points" (or "self"), "pose", "world"; others are not computed. "rgb"
+                is not to be had and stays None.
+
+        Raises:
+            SettingError: if an output is unknown, the size does not fit, or there is no view.
+        """
+        wanted = check_outputs(outputs)
+        reading = self.look(images, wanted)
+        return set_output(reading, (images.shape[3], images.shape[4]), wanted)
+
+    def track(
+        self,
+        images: Float[Tensor, "batch views 3 height width"],
+        queries: Float[Tensor, "batch points 2"],
+    ) -> Tracks:
+        """Follow points of the first view through the others.
+
+        Args:
+            images: RGB in [-1, 1]; sides are multiples of the patch.
+            queries: (x, y) in pixels of the first image.
+
+        Raises:
+            SettingError: if the network has no track head, the size does not fit, or there is no
+                view.
+            InputError: if a query does not lie in the image, or images are too small to track in.
+        """
+        if self.track_head is None:
+            raise SettingError(
+                "this network has no track head; build it with `track` sizes in its configuration, "
+                "or load weights that include one"
+            )
+        size = (images.shape[3], images.shape[4])
+        check_queries(queries, len(images), size)
+        kept = self.trunk(images, frozenset(self.config.levels))
+        return self.track_head(self.patch_tokens(kept), size, queries)

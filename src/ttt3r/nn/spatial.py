@@ -1,0 +1,98 @@
+"""Transformer blocks whose tokens have places in space, and may be absent.
+
+They hold the parameters of `blocks.DecoderBlock` under the same names. Streams of a batch may hold
+different numbers of tokens: a token that is absent is read by none.
+"""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ttt3r.nn.attention import split_heads
+from ttt3r.nn.layers import LayerNorm, Linear, Mlp
+from ttt3r.nn.rope3d import Placement, turn
+
+
+def attend_in_space(
+    query: Float[Tensor, "batch heads queries dim"],
+    key: Float[Tensor, "batch heads keys dim"],
+    value: Float[Tensor, "batch heads keys dim"],
+    query_at: Placement,
+    key_at: Placement,
+) -> Float[Tensor, "batch queries channels"]:
+    """Softmax attention over the keys that are present, in the dtype of `value`, heads merged.
+
+    Each stream must hold at least one key that is present.
+    """
+    query, key = turn(query, query_at).to(value.dtype), turn(key, key_at).to(value.dtype)
+    mask = None if key_at.present is None else key_at.present[:, None, None]
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return mixed.transpose(1, 2).flatten(2)
+
+
+class SpatialSelfAttention(nn.Module):
+    """Self-attention; channels of `qkv` are ordered query, key, value."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
+
+    def forward(
+        self, x: Float[Tensor, "batch tokens channels"], at: Placement
+    ) -> Float[Tensor, "batch tokens channels"]:
+        """Mix the tokens that are present."""
+        query, key, value = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, -1))
+        return self.proj(attend_in_space(query, key, value, at, at))
+
+
+class SpatialCrossAttention(nn.Module):
+    """Attention from one token set to another."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.projq = Linear(dim, dim)
+        self.projk = Linear(dim, dim)
+        self.projv = Linear(dim, dim)
+        self.proj = Linear(dim, dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch queries channels"],
+        y: Float[Tensor, "batch keys channels"],
+        x_at: Placement,
+        y_at: Placement,
+    ) -> Float[Tensor, "batch queries channels"]:
+        """Read from `x` what is present of `y`."""
+        query = split_heads(self.projq(x), self.heads)
+        key = split_heads(self.projk(y), self.heads)
+        value = split_heads(self.projv(y), self.heads)
+        return self.proj(attend_in_space(query, key, value, x_at, y_at))
+
+
+class SpatialDecoderBlock(nn.Module):
+    """Pre-norm block: self-attention, cross-attention to another stream, then MLP."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm(dim)
+        self.attn = SpatialSelfAttention(dim, heads)
+        self.norm2 = LayerNorm(dim)
+        self.norm_y = LayerNorm(dim)
+        self.cross_attn = SpatialCrossAttention(dim, heads)
+        self.norm3 = LayerNorm(dim)
+        self.mlp = Mlp(dim, mlp_ratio * dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch queries channels"],
+        y: Float[Tensor, "batch keys channels"],
+        x_at: Placement,
+        y_at: Placement,
+    ) -> Float[Tensor, "batch queries channels"]:
+        """Refine `x` while reading `y`; what absent tokens of `x` become means nothing."""
+        x = x + self.attn(self.norm1(x), x_at)
+        x = x + self.cross_attn(self.norm2(x), self.norm_y(y), x_at, y_at)
+        return x + self.mlp(self.norm3(x))

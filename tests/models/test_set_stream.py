@@ -1,0 +1,107 @@
+"""A set network as a stream: each step is a look at all frames that are kept."""
+
+import pytest
+import torch
+
+from tests.networks import random_tiny
+from tests.vggt_networks import random_tiny as random_vggt
+from ttt3r.errors import SettingError
+from ttt3r.geometry import se3
+from ttt3r.models.base import StreamModel, Views
+from ttt3r.models.set_stream import SetStream, as_stream
+from ttt3r.models.streamvggt_policies import Window
+from ttt3r.stream.session import Session
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_vggt("vggt")
+
+
+def frames(count=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(1, count, 3, 28, 42, generator=generator) * 2 - 1
+
+
+def stream(model, images, rule=None):
+    adapter = SetStream(model)
+    rule = adapter.parse_rule(rule)
+    state, outputs = adapter.initial_state(rule), []
+    for i in range(images.shape[1]):
+        tokens = adapter.encode(Views(image=images[:, i]))
+        state, output = adapter.step(state, tokens, rule, ("points", "pose", "world"))
+        outputs.append(output)
+    return state, outputs
+
+
+@torch.no_grad()
+def test_the_answer_for_each_frame_is_that_of_a_look_at_all_so_far(model):
+    images = frames()
+    state, outputs = stream(model, images)
+    for i, output in enumerate(outputs):
+        whole = model.predict(images[:, : i + 1], ("points", "pose", "world"))
+        assert torch.equal(output.points, whole.points[:, -1])
+        assert torch.equal(output.world_points, whole.world_points[:, -1])
+        assert torch.equal(output.intrinsics, whole.intrinsics[:, -1])
+        pose = se3.pose_from_encoding(output.pose_encoding)
+        assert torch.allclose(pose, whole.world_from_camera[:, -1], atol=1e-5)
+    assert torch.equal(state.images, images) and state.age.tolist() == [5]
+
+
+@torch.no_grad()
+def test_a_window_keeps_the_first_frame_and_the_latest(model):
+    images = frames()
+    state, outputs = stream(model, images, "window(3)")
+    assert torch.equal(state.images, images[:, [0, 3, 4]]) and state.age.tolist() == [5]
+    kept = model.predict(images[:, [0, 2, 3, 4]], ("points",))
+    assert torch.equal(outputs[4].points, kept.points[:, -1])
+
+
+@torch.no_grad()
+def test_sessions_stream_save_and_resume(model, tmp_path):
+    images = frames()[0]
+    session = Session(model)
+    assert isinstance(session.model, SetStream) and isinstance(session.model, StreamModel)
+    for i in range(3):
+        session.push(images[i])
+    session.save(tmp_path / "session")
+    again = Session.load(tmp_path / "session", model)
+    for i in (3, 4):
+        first, second = session.push(images[i]), again.push(images[i])
+        assert torch.equal(first.points, second.points)
+        assert torch.equal(first.world_from_camera, second.world_from_camera)
+        assert torch.equal(first.intrinsics, second.intrinsics)
+    looked = session.push(images[0], update=False)
+    assert looked.points is not None and session.state.images.shape[1] == 5
+
+
+@torch.no_grad()
+def test_a_reset_forgets_all(model):
+    adapter = SetStream(model)
+    state, _ = stream(model, frames())
+    rule = adapter.parse_rule()
+    assert adapter.reset(state, rule, torch.tensor([False])) is state
+    assert adapter.reset(state, rule, torch.tensor([True])).images.shape[1] == 0
+
+
+@torch.no_grad()
+def test_what_is_refused(model):
+    adapter = SetStream(model)
+    state, _ = stream(model, frames(2))
+    tokens = adapter.encode(Views(image=torch.zeros(1, 3, 28, 28)))
+    with pytest.raises(SettingError, match="42x28 pixels, and now one of 28x28"):
+        adapter.step(state, tokens, adapter.parse_rule())
+    with pytest.raises(SettingError, match="images only"):
+        adapter.encode(Views(ray_map=torch.zeros(1, 28, 28, 6)))
+    two = adapter.initial_state(Window(3), 2)
+    tokens = adapter.encode(Views(image=torch.zeros(2, 3, 28, 28)))
+    with pytest.raises(SettingError, match="update together"):
+        adapter.step(two, tokens, Window(3), update=torch.tensor([True, False]))
+    for text in ("ttt3r", "diverse(3)", "window(1)"):
+        with pytest.raises(SettingError):
+            adapter.parse_rule(text)
+
+
+def test_what_streams_is_left_as_it_is():
+    cut3r = random_tiny()
+    assert as_stream(cut3r) is cut3r
