@@ -102,6 +102,11 @@ def test_what_is_refused(model):
             adapter.parse_rule(text)
 
 
+def test_what_a_family_cannot_give_is_refused(model):
+    with pytest.raises(SettingError, match="cannot give rgb, only points, pose, world"):
+        Session(model, outputs=("points", "rgb"))
+
+
 def test_what_streams_is_left_as_it_is():
     cut3r = random_tiny()
     assert as_stream(cut3r) is cut3r

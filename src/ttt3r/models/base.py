@@ -46,6 +46,20 @@ class Capabilities:
     rgb: bool = False
     constant_memory: bool = False
 
+    def check(self, outputs: Collection[str]) -> None:
+        """Refuse outputs that the family cannot give.
+
+        Raises:
+            SettingError: if there are any.
+        """
+        given = {"points": True, "pose": self.pose, "world": self.world_points, "rgb": self.rgb}
+        lacking = sorted(name for name in outputs if not given.get(name, False))
+        if lacking:
+            names = ", ".join(name for name, there in given.items() if there)
+            raise SettingError(
+                f"this family of networks cannot give {', '.join(lacking)}, only {names}"
+            )
+
 
 @dataclass(frozen=True)
 class Views:

@@ -88,6 +88,7 @@ class Session:
         self.reset = resets.parse(reset)
         self.stitch = stitching.parse(stitch)
         self.outputs = check_outputs((outputs,) if isinstance(outputs, str) else outputs)
+        self.model.capabilities.check(self.outputs)
         with torch.no_grad():
             state = self.model.initial_state(self.rule)
         self._progress = Progress(state, 0, 0, torch.eye(4, dtype=torch.float64))
