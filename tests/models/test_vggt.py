@@ -9,12 +9,13 @@ import torch
 
 from tests.networks import random_images
 from tests.vggt_networks import SMALL, random_tiny
-from ttt3r.errors import SettingError, WeightsError
+from ttt3r.errors import InputError, SettingError, WeightsError
 from ttt3r.geometry import se3
 from ttt3r.geometry.camera import pixel_grid, project
 from ttt3r.models.base import SetModel, SetOutput
 from ttt3r.models.vggt import Vggt
 from ttt3r.models.vggt_config import StreamVggtConfig, VggtConfig
+from ttt3r.models.vggt_track import TrackSizes
 from ttt3r.nn.attention import attend_with_map
 from ttt3r.nn.dinov2 import resample_positions
 from ttt3r.nn.scaled import attend_where
@@ -151,13 +152,32 @@ def test_sizes_of_networks_that_do_not_fit(changes):
 
 
 def test_configurations_survive_json():
-    for config in (VggtConfig(**SMALL), StreamVggtConfig(camera_cache="released")):
+    for config in (VggtConfig(**SMALL), VggtConfig(), StreamVggtConfig(camera_cache="released")):
         text = json.dumps(config.to_dict())
         assert type(config).from_dict(json.loads(text)) == config
     with pytest.raises(WeightsError, match="unknown fields: camera_cache"):
         VggtConfig.from_dict(StreamVggtConfig().to_dict())
     with pytest.raises(WeightsError, match="cannot be read"):
         VggtConfig.from_dict({"levels": [1, 2]})
+
+
+def test_tracks_need_a_track_head_and_points_in_the_image():
+    sizes = TrackSizes(
+        (4, 4, 4, 4), 8, iterations=1, levels=3, radius=1, hidden=8, heads=2, rounds=1
+    )
+    model, images = random_tiny("vggt", track=sizes), some_views(2, 3)
+    queries = torch.tensor([[[3.0, 4.0], [50.0, 30.0]]]).repeat(2, 1, 1)
+    tracks = model.track(images, queries)
+    assert tracks.positions.shape == (2, 3, 2, 2)
+    assert torch.equal(tracks.positions[:, 0], queries)
+    alone = model.track(images[1:], queries[1:])
+    torch.testing.assert_close(tracks.positions[1:], alone.positions, atol=1e-4, rtol=1e-4)
+    with pytest.raises(InputError, match="does not lie in the first image"):
+        model.track(images, queries + 20)
+    with pytest.raises(SettingError, match="multiples of 14"):
+        model.track(images[..., :40, :], queries)
+    with pytest.raises(SettingError, match="no track head"):
+        random_tiny("vggt").track(images, queries)
 
 
 def test_policies_of_images():

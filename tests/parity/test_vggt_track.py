@@ -9,6 +9,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.goldens import goldens
+from tests.vggt_networks import TINY, reference_weights
+from ttt3r.models.vggt import Vggt
+from ttt3r.models.vggt_config import VggtConfig
 from ttt3r.models.vggt_track import TrackHead, TrackSizes
 from ttt3r.nn.tracker import flow_code
 
@@ -66,6 +69,18 @@ def test_tracks(dtype):
     assert error(tracks.positions, case()["track"]) < WORST
     assert error(tracks.visibility, case()["track_vis"]) < WORST
     assert error(tracks.confidence, case()["track_conf"]) < WORST
+
+
+def test_tracks_from_images():
+    """The head as part of the network."""
+    network = Vggt(VggtConfig(**TINY | {"track": reference_head().sizes}))
+    network.load_state_dict(reference_weights(), strict=True)
+    network.eval().requires_grad_(False)
+    tracks = network.track(2 * case()["images"] - 1, case()["query_points"])
+    # The tracker magnifies the last digits of the tokens; see the flow code below.
+    assert error(tracks.positions, case()["track"]) < WORST
+    assert error(tracks.visibility, case()["track_vis"]) < 10 * WORST
+    assert error(tracks.confidence, case()["track_conf"]) < 10 * WORST
 
 
 def test_features():

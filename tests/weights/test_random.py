@@ -9,6 +9,10 @@ from ttt3r.weights.random import random_weights, tensors_sha256
 DIGESTS = {
     "tiny-dpt": "4d079305e88473b6ddbca7fb63a0184e668545482c63089eb023e3eb6a60cedb",
     "tiny-linear": "e2f4256422b4d5e75f204d429a636185c4a5ec4beacdc93bdf075ba6d3329d07",
+    "tiny-vggt": "566521e011d6f7cd0deaec073cf2beccd3fa104df26a95a82eebacd30fe138d3",
+    "tiny-streamvggt": "566521e011d6f7cd0deaec073cf2beccd3fa104df26a95a82eebacd30fe138d3",
+    "tiny-point3r": "4ef4a952a2cf6f0164312b565961ecb5063607b3b593a914b47cbc5e916690be",
+    "tiny-fast3r": "a5b202f8e0f89e2e3ee6d3717087d1bbf7f4ce18b743d6e1d48f6062a497bdfa",
 }
 
 

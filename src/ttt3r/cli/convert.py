@@ -10,6 +10,7 @@ import tyro
 from ttt3r.cli.command import Command, Debug, Flag, bytes_text, option
 
 Dtype = Literal["float32", "float16", "bfloat16"]
+Family = Literal["cut3r", "vggt", "streamvggt", "point3r", "fast3r"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,12 @@ class ConvertCommand(Command):
     dtype: Dtype = "float32"
     """How to store the numbers; the shorter ones save space on disk and lose accuracy."""
 
+    family: Annotated[
+        Family | None,
+        option("{cut3r,vggt,streamvggt,point3r,fast3r}", "what the file or its name says"),
+    ] = None
+    """Which network the weights are of. Nothing in StreamVGGT's file tells it from VGGT's."""
+
     overwrite: Flag = False
     """Replace weights that are in the folder already."""
 
@@ -39,7 +46,7 @@ class ConvertCommand(Command):
         from ttt3r.weights.card import read_card
         from ttt3r.weights.sources import CARD_FILE, TENSORS_FILE
 
-        folder = convert(self.file, self.out_dir, self.dtype, self.overwrite)
+        folder = convert(self.file, self.out_dir, self.dtype, self.overwrite, self.family)
         size = (folder / TENSORS_FILE).stat().st_size
         print(f"wrote {folder} ({bytes_text(size)})")
         card = read_card((folder / CARD_FILE).read_text("utf-8"), CARD_FILE)

@@ -1,9 +1,10 @@
 """Sizes and options of a CUT3R network."""
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from ttt3r.errors import WeightsError
+from ttt3r.models.config import NetworkConfig
 
 
 @dataclass(frozen=True)
@@ -14,9 +15,14 @@ class DptSizes:
     feature: int = 256
     last: int = 128
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "DptSizes":
+        """Rebuild sizes from JSON; may raise what `tuple` and a missing key raise."""
+        return cls(**{**values, "layers": tuple(values["layers"])})
+
 
 @dataclass(frozen=True)
-class Cut3rConfig:
+class Cut3rConfig(NetworkConfig):
     """Everything that decides the shapes and the arithmetic of a CUT3R network.
 
     The defaults are the released 512-pixel network. Ranges of `confidence_range` are those of the
@@ -53,38 +59,13 @@ class Cut3rConfig:
     half_rope_in_encoder: bool = False
     absolute_positions: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; infinities become the string "inf"."""
-        values = asdict(self)
-        values["confidence_range"] = [
-            "inf" if bound == float("inf") else bound for bound in self.confidence_range
-        ]
-        return values
-
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Cut3rConfig":
-        """Rebuild a configuration from `to_dict`.
-
-        Raises:
-            WeightsError: if a field is unknown or has the wrong form.
-        """
-        values = dict(values)
-        unknown = sorted(set(values).difference(field.name for field in fields(cls)))
-        if unknown:
-            raise WeightsError(
-                f"the configuration has unknown fields: {', '.join(unknown)}. "
-                "It may come from a newer version of ttt3r; upgrade, or convert the weights again."
-            )
-        try:
-            if "dpt" in values:
-                sizes = dict(values["dpt"])
-                sizes["layers"] = tuple(sizes["layers"])
-                values["dpt"] = DptSizes(**sizes)
-            if "stem" in values:
-                values["stem"] = tuple(int(width) for width in values["stem"])
-            if "confidence_range" in values:
-                low, high = values["confidence_range"]
-                values["confidence_range"] = (float(low), float(high))
-            return cls(**values)
-        except (TypeError, ValueError, KeyError) as error:
-            raise WeightsError(f"the configuration cannot be read: {error}") from error
+    def _typed(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if "dpt" in values:
+            values["dpt"] = DptSizes.from_json(values["dpt"])
+        if "stem" in values:
+            values["stem"] = tuple(int(width) for width in values["stem"])
+        if "confidence_range" in values:
+            low, high = values["confidence_range"]
+            values["confidence_range"] = (float(low), float(high))
+        return values

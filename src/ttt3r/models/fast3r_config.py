@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ttt3r.errors import SettingError, WeightsError
+from ttt3r.models.config import NetworkConfig
 from ttt3r.models.cut3r_config import DptSizes
 
 
 @dataclass(frozen=True)
-class Fast3rConfig:
+class Fast3rConfig(NetworkConfig):
     """Everything that decides the shapes and the arithmetic of a Fast3R network.
 
     The defaults are the released 512-pixel network. The two options with published names are
@@ -69,37 +70,16 @@ class Fast3rConfig:
                 "sines, half cosines"
             )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
-
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Fast3rConfig":
-        """Rebuild a configuration from `to_dict`.
-
-        Raises:
-            WeightsError: if a field is unknown or has the wrong form.
-        """
-        unknown = sorted(set(values).difference(f.name for f in fields(cls)))
-        if unknown:
-            raise WeightsError(
-                f"the configuration has unknown fields: {', '.join(unknown)}. "
-                "It may come from a newer version of ttt3r; upgrade, or convert the weights again."
-            )
-        try:
-            ready = dict(values)
-            if "dpt" in ready:
-                sizes = dict(ready["dpt"])
-                sizes["layers"] = tuple(sizes["layers"])
-                ready["dpt"] = DptSizes(**sizes)
-            if "rope_base" in ready:
-                ready["rope_base"] = float(ready["rope_base"])
-            for f in fields(cls):
-                if f.name in ready and f.type in (int, bool) and type(ready[f.name]) is not f.type:
-                    raise TypeError(f"{f.name} is {ready[f.name]!r}")
-            return cls(**ready)
-        except (TypeError, ValueError, KeyError) as error:
-            raise WeightsError(f"the configuration cannot be read: {error}") from error
+    def _typed(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if "dpt" in values:
+            values["dpt"] = DptSizes.from_json(values["dpt"])
+        if "rope_base" in values:
+            values["rope_base"] = float(values["rope_base"])
+        for f in fields(cls):
+            if f.name in values and f.type in (int, bool) and type(values[f.name]) is not f.type:
+                raise TypeError(f"{f.name} is {values[f.name]!r}")
+        return values
 
 
 # Published names of sizes and ours.

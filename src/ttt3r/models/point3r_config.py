@@ -1,16 +1,17 @@
 """Sizes and options of a Point3R network."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ttt3r.errors import SettingError, WeightsError
+from ttt3r.errors import SettingError
+from ttt3r.models.config import NetworkConfig
 from ttt3r.models.cut3r_config import Cut3rConfig, DptSizes
 
 PATCH_SIZE = 16  # the dense heads upsample by it
 
 
 @dataclass(frozen=True)
-class Point3rConfig:
+class Point3rConfig(NetworkConfig):
     """Everything that decides the shapes and the arithmetic of a Point3R network.
 
     The defaults are the released network (arXiv 2507.02863).
@@ -86,29 +87,8 @@ class Point3rConfig:
             rgb_head=False,
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
-
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Point3rConfig":
-        """Rebuild a configuration from `to_dict`.
-
-        Raises:
-            WeightsError: if a field is unknown or has the wrong form.
-        """
-        values = dict(values)
-        unknown = sorted(set(values).difference(item.name for item in fields(cls)))
-        if unknown:
-            raise WeightsError(
-                f"the configuration has unknown fields: {', '.join(unknown)}. "
-                "It may come from a newer version of ttt3r; upgrade, or convert the weights again."
-            )
-        try:
-            if "dpt" in values:
-                sizes = dict(values["dpt"])
-                sizes["layers"] = tuple(sizes["layers"])
-                values["dpt"] = DptSizes(**sizes)
-            return cls(**values)
-        except (TypeError, ValueError, KeyError) as error:
-            raise WeightsError(f"the configuration cannot be read: {error}") from error
+    def _typed(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if "dpt" in values:
+            values["dpt"] = DptSizes.from_json(values["dpt"])
+        return values

@@ -1,17 +1,15 @@
 """Sizes and options of VGGT and StreamVGGT networks."""
 
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
-from ttt3r.errors import SettingError, WeightsError
+from ttt3r.errors import SettingError
+from ttt3r.models.config import NetworkConfig
 from ttt3r.models.vggt_track import TrackSizes
-
-# `typing.Self` cannot be checked by beartype on single methods, hence the variable.
-AnyConfig = TypeVar("AnyConfig", bound="VggtConfig")
 
 
 @dataclass(frozen=True)
-class VggtConfig:
+class VggtConfig(NetworkConfig):
     """Everything that decides the shapes and the arithmetic of a VGGT network.
 
     The defaults are the released network of 1.2 billion parameters.
@@ -82,38 +80,16 @@ class VggtConfig:
         if broken:
             raise SettingError(f"the sizes of the network do not fit: {'; '.join(broken)}")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        values = asdict(self)
-        if self.track is not None:
-            values["track"]["layers"] = list(self.track.layers)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-
     @classmethod
-    def from_dict(cls: type[AnyConfig], values: dict[str, Any]) -> AnyConfig:
-        """Rebuild a configuration from `to_dict`.
-
-        Raises:
-            WeightsError: if a field is unknown or has the wrong form.
-        """
-        unknown = sorted(set(values).difference(item.name for item in fields(cls)))
-        if unknown:
-            raise WeightsError(
-                f"the configuration has unknown fields: {', '.join(unknown)}. "
-                "It may come from a newer version of ttt3r; upgrade, or convert the weights again."
-            )
-        try:
-            converted = dict(values)
-            for key in {"levels", "dpt_widths"} & values.keys():
-                converted[key] = _four(values[key])
-            if values.get("track") is not None:
-                sizes = dict(values["track"])
-                if "layers" in sizes:
-                    sizes["layers"] = _four(sizes["layers"])
-                converted["track"] = TrackSizes(**sizes)
-            return cls(**converted)
-        except (TypeError, ValueError) as error:
-            raise WeightsError(f"the configuration cannot be read: {error}") from error
+    def _typed(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for key in {"levels", "dpt_widths"} & values.keys():
+            values[key] = _four(values[key])
+        if values.get("track") is not None:
+            sizes = dict(values["track"])
+            if "layers" in sizes:
+                sizes["layers"] = _four(sizes["layers"])
+            values["track"] = TrackSizes(**sizes)
+        return values
 
 
 def _four(numbers: Any) -> tuple[int, int, int, int]:

@@ -12,6 +12,7 @@ from ttt3r.weights.catalogue import (
     weights_folder,
 )
 from ttt3r.weights.convert import convert
+from ttt3r.weights.families import FAMILIES, Family
 from ttt3r.weights.loading import choose_device, choose_precision, load
 from ttt3r.weights.network import build
 from ttt3r.weights.random import random_weights
@@ -19,6 +20,8 @@ from ttt3r.weights.sources import Weights, read_weights
 
 __all__ = [
     "CATALOGUE",
+    "FAMILIES",
+    "Family",
     "Weights",
     "WeightsSpec",
     "build",

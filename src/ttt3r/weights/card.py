@@ -8,12 +8,11 @@ from typing import Any
 from ttt3r import __version__
 from ttt3r.errors import WeightsError
 from ttt3r.models.base import WeightsInfo
-from ttt3r.models.cut3r_config import Cut3rConfig
 from ttt3r.types import ImagePolicy
+from ttt3r.weights.families import FAMILIES, Config, Family, family_of
 
 FORMAT = "ttt3r-weights"
 VERSION = 1
-FAMILY = "cut3r"
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Card:
     """
 
     name: str
-    config: Cut3rConfig
+    config: Config
     image_policy: ImagePolicy
     licence: str
     origin: str
@@ -49,7 +48,7 @@ class Card:
         content = {
             "format": FORMAT,
             "format_version": VERSION,
-            "family": FAMILY,
+            "family": family_of(self.config).name,
             "name": self.name,
             "trained": self.trained,
             "licence": self.licence,
@@ -82,17 +81,19 @@ def read_card(text: str, where: str) -> Card:
         raise WeightsError(
             f"{where} is not a description of ttt3r weights; make one with: ttt3r convert"
         )
-    if content.get("format_version") != VERSION or content.get("family") != FAMILY:
+    name = content.get("family")
+    family = FAMILIES.get(name) if isinstance(name, str) else None
+    if content.get("format_version") != VERSION or family is None:
         raise WeightsError(
-            f"{where} describes {content.get('family')!r} weights in format "
-            f"{content.get('format_version')!r}, but this version of ttt3r reads {FAMILY!r} in "
-            f"format {VERSION}. Upgrade ttt3r, or convert the weights again."
+            f"{where} describes {name!r} weights in format {content.get('format_version')!r}, but "
+            f"this version of ttt3r reads {', '.join(FAMILIES)} in format {VERSION}. Upgrade "
+            "ttt3r, or convert the weights again."
         )
     try:
         source = content["source"]
         return Card(
             name=_text(content["name"]),
-            config=Cut3rConfig.from_dict(content["config"]),
+            config=_config(family, content["config"], where),
             image_policy=_image_policy(content["image_policy"]),
             licence=_text(content["licence"]),
             origin=_text(content["origin"]),
@@ -102,6 +103,13 @@ def read_card(text: str, where: str) -> Card:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{where} is damaged ({error}); convert the weights again") from error
+
+
+def _config(family: Family, values: Any, where: str) -> Config:
+    try:
+        return family.config.from_dict(values)
+    except WeightsError as error:
+        raise WeightsError(f"{where} describes {family.name!r} weights, but {error}") from error
 
 
 def _parse(text: str) -> Mapping[str, Any]:

@@ -1,15 +1,28 @@
 """The weights that are known by name: where they come from, and under which licence."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from ttt3r.models.base import WeightsInfo
 from ttt3r.models.cut3r_config import Cut3rConfig, DptSizes
+from ttt3r.models.fast3r_config import Fast3rConfig
+from ttt3r.models.point3r_config import Point3rConfig
+from ttt3r.models.vggt_config import StreamVggtConfig, VggtConfig
+from ttt3r.models.vggt_track import TrackSizes
+from ttt3r.weights.families import Config, family_of
 
 PROJECT = "the ttt3r project"
 CUT3R_URL = "https://github.com/CUT3R/CUT3R"
+VGGT_URL = "https://huggingface.co/facebook/VGGT-1B"
+STREAMVGGT_URL = "https://huggingface.co/lch01/StreamVGGT"
+POINT3R_URL = "https://github.com/YkiWu/Point3R"
+FAST3R_URL = "https://huggingface.co/jedyang97/Fast3R_ViT_Large_512"
 NON_COMMERCIAL = "CC-BY-NC-SA-4.0"
+VGGT_LICENCE = "VGGT License"
+FAST3R_LICENCE = "FAIR Noncommercial Research License"
+# StreamVGGT was made from VGGT's weights, some of which are in it unchanged.
+STREAMVGGT_LICENCE = f"{NON_COMMERCIAL} AND {VGGT_LICENCE}"
 UNKNOWN = "unknown"
 PACKAGED = Path(__file__).parent / "data"
 
@@ -22,13 +35,15 @@ class WeightsSpec:
         name: what `load` calls it.
         family: the network it belongs to.
         title: one line about it.
-        licence: SPDX identifier.
+        licence: SPDX identifier, or the title of a licence without one.
         origin_url: who publishes it, or the project itself.
         image_size: longer side in pixels of the images it was trained on.
-        filename: name of the published file; None for weights that are made on the spot.
+        filename: name under which the published file is looked for, in the weights folder; None
+            for weights that are made on the spot.
         sha256: of that file; None if it is not published.
         random_config: network to fill with seeded random numbers; None for trained weights.
         packaged: name of the file inside this package; None for weights that are not.
+        published_as: names of the published files, where they say too little to be kept.
     """
 
     name: str
@@ -39,8 +54,9 @@ class WeightsSpec:
     image_size: int
     filename: str | None = None
     sha256: str | None = None
-    random_config: Cut3rConfig | None = None
+    random_config: Config | None = None
     packaged: str | None = None
+    published_as: tuple[str, ...] = ()
 
     @property
     def trained(self) -> bool:
@@ -52,15 +68,16 @@ class WeightsSpec:
         return WeightsInfo(self.name, self.licence, self.origin_url, sha256, self.trained)
 
 
-def _published(name: str, title: str, image_size: int) -> WeightsSpec:
+def _cut3r(name: str, title: str, image_size: int) -> WeightsSpec:
     return WeightsSpec(
         name, "cut3r", title, NON_COMMERCIAL, CUT3R_URL, image_size, filename=f"{name}.pth"
     )
 
 
-def _random(name: str, title: str, config: Cut3rConfig) -> WeightsSpec:
+def _random(name: str, title: str, config: Config) -> WeightsSpec:
+    family = family_of(config).name
     return WeightsSpec(
-        name, "cut3r", title, "Apache-2.0", PROJECT, config.image_size, random_config=config
+        name, family, title, "Apache-2.0", PROJECT, config.image_size, random_config=config
     )
 
 
@@ -78,6 +95,56 @@ TINY_DPT = Cut3rConfig(
     dpt=DptSizes((8, 12, 16, 24), 16, 8),
 )
 TINY_LINEAR = replace(TINY_DPT, head="linear", state_size=20, dpt=DptSizes())
+TINY_VGGT = VggtConfig(
+    image_size=70,
+    dim=32,
+    encoder_depth=2,
+    encoder_heads=2,
+    depth=4,
+    heads=2,
+    levels=(0, 1, 2, 3),
+    camera_depth=1,
+    camera_heads=4,
+    dpt_widths=(8, 12, 16, 24),
+    dpt_features=16,
+    track=TrackSizes(
+        layers=(8, 12, 16, 24),
+        features=16,
+        levels=4,
+        radius=2,
+        hidden=32,
+        heads=2,
+        rounds=2,
+        virtual_tracks=8,
+    ),
+)
+TINY_STREAMVGGT = StreamVggtConfig(
+    **{item.name: getattr(TINY_VGGT, item.name) for item in fields(TINY_VGGT)}
+)
+TINY_POINT3R = Point3rConfig(
+    image_size=64,
+    encoder_dim=64,
+    encoder_depth=2,
+    encoder_heads=4,
+    decoder_dim=48,
+    decoder_depth=4,
+    decoder_heads=3,
+    pointer_heads=4,
+    value_depth=2,
+    value_heads=4,
+    memory_size=16,
+    dpt=DptSizes((8, 12, 16, 24), 16, 8),
+)
+TINY_FAST3R = Fast3rConfig(
+    image_size=64,
+    encoder_dim=64,
+    encoder_depth=2,
+    encoder_heads=4,
+    decoder_dim=48,
+    decoder_depth=4,
+    decoder_heads=3,
+    dpt=DptSizes((8, 12, 16, 24), 16, 8),
+)
 CATALOGUE: dict[str, WeightsSpec] = {
     spec.name: spec
     for spec in (
@@ -90,10 +157,53 @@ CATALOGUE: dict[str, WeightsSpec] = {
             160,
             packaged="builtin.safetensors",
         ),
-        _published("cut3r_512_dpt_4_64", "CUT3R, 793 M parameters, images of 512 pixels.", 512),
-        _published("cut3r_224_linear_4", "CUT3R, 748 M parameters, images of 224x224.", 224),
+        _cut3r("cut3r_512_dpt_4_64", "CUT3R, 793 M parameters, images of 512 pixels.", 512),
+        _cut3r("cut3r_224_linear_4", "CUT3R, 748 M parameters, images of 224x224.", 224),
+        WeightsSpec(
+            "vggt-1b",
+            "vggt",
+            "VGGT: sets of views in one pass, 1257 M parameters, images of 518 pixels.",
+            VGGT_LICENCE,
+            VGGT_URL,
+            518,
+            filename="vggt-1b.pt",
+            published_as=("model.pt",),
+        ),
+        WeightsSpec(
+            "streamvggt",
+            "streamvggt",
+            "StreamVGGT: streams with a growing cache, 1257 M parameters, images of 518 pixels.",
+            STREAMVGGT_LICENCE,
+            STREAMVGGT_URL,
+            518,
+            filename="streamvggt.pth",
+            published_as=("checkpoints.pth",),
+        ),
+        WeightsSpec(
+            "point3r_512",
+            "point3r",
+            "Point3R: streams with a memory in space, 828 M parameters, images of 512 pixels.",
+            NON_COMMERCIAL,
+            POINT3R_URL,
+            512,
+            filename="point3r_512.pth",
+        ),
+        WeightsSpec(
+            "fast3r_vit_large_512",
+            "fast3r",
+            "Fast3R: sets of many views in one pass, 648 M parameters, images of 512 pixels.",
+            FAST3R_LICENCE,
+            FAST3R_URL,
+            512,
+            filename="fast3r_vit_large_512/model.safetensors",
+            published_as=("model.safetensors", "config.json"),
+        ),
         _random("tiny-dpt", "Random weights for tests, with DPT heads.", TINY_DPT),
         _random("tiny-linear", "Random weights for tests, with linear heads.", TINY_LINEAR),
+        _random("tiny-vggt", "Random weights for tests, with a track head.", TINY_VGGT),
+        _random("tiny-streamvggt", "Random weights for tests of streams.", TINY_STREAMVGGT),
+        _random("tiny-point3r", "Random weights for tests of memories in space.", TINY_POINT3R),
+        _random("tiny-fast3r", "Random weights for tests of sets of views.", TINY_FAST3R),
     )
 }
 
@@ -120,16 +230,27 @@ def how_to_get(spec: WeightsSpec) -> str:
     """Say where the file of `spec` is published, under which licence, and where it belongs."""
     if spec.packaged is not None:
         return f"this installation lacks {PACKAGED / spec.packaged}; install ttt3r again"
-    folder = weights_folder()
-    return (
+    folder, filename = weights_folder(), str(spec.filename)
+    names = spec.published_as or (filename,)
+    files = f"file{'s' if len(names) > 1 else ''} {' and '.join(names)}"
+    text = (
         f"the weights {spec.name} are not on this machine.\n"
-        f"  Publisher: {spec.origin_url} (file {spec.filename})\n"
+        f"  Publisher: {spec.origin_url} ({files})\n"
         f"  Licence:   {spec.licence}{_restriction(spec.licence)}\n"
         f"  SHA-256:   {spec.sha256 or 'not published'}\n"
-        f"Download the file and put it into {folder}\n"
+    )
+    if filename.endswith(".safetensors"):
+        return (
+            f"{text}Download these files and put them into {(folder / filename).parent}\n"
+            "(set TTT3R_WEIGHTS to use another folder than the one it is in), or name their folder."
+        )
+    how = f"save it as {folder / filename}" if spec.published_as else f"put it into {folder}"
+    source = spec.name if spec.published_as else filename
+    return (
+        f"{text}Download the file and {how}\n"
         "(set TTT3R_WEIGHTS to use another folder), or name the file itself. To have it load "
         "faster, run:\n"
-        f"  ttt3r convert {spec.filename} {folder / spec.name}"
+        f"  ttt3r convert {source} {folder / spec.name}"
     )
 
 
@@ -146,4 +267,5 @@ def licence_notice(info: WeightsInfo) -> str:
 
 
 def _restriction(licence: str) -> str:
-    return ", no commercial use" if "-NC" in licence else ""
+    is_restricted = "-NC" in licence or VGGT_LICENCE in licence or licence == FAST3R_LICENCE
+    return ", no commercial use" if is_restricted else ""

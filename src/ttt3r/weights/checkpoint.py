@@ -262,14 +262,14 @@ def _interpret(archive: _Archive) -> Checkpoint:
     if not isinstance(root, dict):
         raise PickleError("it holds no dictionary, so it is no checkpoint of a network")
     entries = tuple(key for key in root if isinstance(key, str))
-    named = root.get("model", root)
+    named = root.get("model", root.get("state_dict", root))
     if (
         not isinstance(named, dict)
         or not named
         or not all(isinstance(key, str) and _is_tensor(item) for key, item in named.items())
     ):
         raise PickleError(
-            "it has no dictionary of tensors under 'model'; its entries are "
+            "it has no dictionary of tensors under 'model' or 'state_dict'; its entries are "
             + (", ".join(sorted(entries)[:10]) or "none")
         )
     tensors = {key: _tensor(archive, item) for key, item in named.items()}

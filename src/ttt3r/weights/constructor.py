@@ -54,13 +54,28 @@ UNBOUNDED = (-math.inf, math.inf)
 
 
 def parse_constructor(text: str) -> dict[str, Any]:
-    """Return the keyword arguments of an upstream constructor call.
+    """Return the keyword arguments of CUT3R's constructor call.
 
     Args:
         text: ``ARCroco3DStereo(ARCroco3DStereoConfig(name=value, ...))``.
 
     Raises:
         WeightsError: if the text is anything else than such a call with constant arguments.
+    """
+    outer, inner, arguments = parse_call(text)
+    if (outer, inner) != (NETWORK_CLASS, CONFIG_CLASS):
+        raise _unreadable(text, f"not a call {NETWORK_CLASS}({CONFIG_CLASS}(...)) with keywords")
+    return arguments
+
+
+def parse_call(text: str) -> tuple[str, str, dict[str, Any]]:
+    """Take a constructor call of the form ``Network(Config(name=value, ...))`` apart.
+
+    Returns:
+        Both names and the keyword arguments: constants, or tuples of them.
+
+    Raises:
+        WeightsError: if the text is anything else.
     """
     if len(text) > LONGEST or "\\" in text:
         raise _unreadable(text, "too long, or with escapes in a string")
@@ -74,14 +89,14 @@ def parse_constructor(text: str) -> dict[str, Any]:
             func=ast.Name(id=outer),
             args=[ast.Call(func=ast.Name(id=inner), args=[], keywords=keywords)],
             keywords=[],
-        ) if (outer, inner) == (NETWORK_CLASS, CONFIG_CLASS):
+        ):
             arguments: dict[str, Any] = {}
             for item in keywords:
                 if item.arg is None or item.arg in arguments:
                     raise _unreadable(text, "a repeated or starred argument")
                 arguments[item.arg] = _value(item.value, text)
-            return arguments
-    raise _unreadable(text, f"not a call {NETWORK_CLASS}({CONFIG_CLASS}(...)) with keywords")
+            return outer, inner, arguments
+    raise _unreadable(text, "not a call of the form Network(Config(...)) with keywords")
 
 
 def _value(node: ast.expr, text: str) -> Any:
@@ -104,7 +119,7 @@ def _unreadable(text: str, reason: str) -> WeightsError:
     shown = text if len(text) <= 200 else f"{text[:200]}…"
     return WeightsError(
         f"the constructor call in this checkpoint cannot be read ({reason}): {shown!r}. "
-        "Only CUT3R checkpoints can be loaded."
+        "Get the checkpoint again from its publisher."
     )
 
 
@@ -172,21 +187,24 @@ def _stated(arguments: Mapping[str, Any]) -> dict[str, Any]:
     stated: dict[str, Any] = {}
     for name, (field, _) in SIZES.items():
         if name in arguments:
-            stated[field] = _positive(name, arguments[name])
+            stated[field] = positive(name, arguments[name])
     for name, (field, accepted, _) in CHOICES.items():
         if name in arguments:
             if arguments[name] not in accepted:
                 raise _unsupported(name, arguments[name], " or ".join(map(repr, accepted)))
             stated[field] = arguments[name]
     if "img_size" in arguments:
-        sides = arguments["img_size"]
-        sides = sides if isinstance(sides, tuple) and sides else (sides,)
-        stated["image_size"] = max(_positive("img_size", side) for side in sides)
-    stated["rope_base"] = _rope_base(arguments.get("pos_embed", "cosine"))
+        stated["image_size"] = largest_side(arguments["img_size"])
+    stated["rope_base"] = rope_base(arguments.get("pos_embed", "cosine"))
     return stated | _modes(arguments)
 
 
-def _positive(name: str, value: Any) -> int:
+def positive(name: str, value: Any) -> int:
+    """Read an argument that must be a positive integer.
+
+    Raises:
+        WeightsError: if it is not.
+    """
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if type(value) is not int or value < 1:
@@ -194,7 +212,22 @@ def _positive(name: str, value: Any) -> int:
     return value
 
 
-def _rope_base(value: Any) -> float:
+def largest_side(value: Any) -> int:
+    """Read ``img_size``, one side or several.
+
+    Raises:
+        WeightsError: if one is no positive integer.
+    """
+    sides = value if isinstance(value, tuple) and value else (value,)
+    return max(positive("img_size", side) for side in sides)
+
+
+def rope_base(value: Any) -> float:
+    """Read ``pos_embed``, such as "RoPE100".
+
+    Raises:
+        WeightsError: if it is of another form.
+    """
     digits = value.removeprefix("RoPE") if isinstance(value, str) else ""
     if value != f"RoPE{digits}" or not digits.isdecimal() or len(digits) > 9 or not int(digits):
         raise _unsupported("pos_embed", value, "'RoPE' and a number, as in 'RoPE100'")

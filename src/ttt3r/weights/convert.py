@@ -10,8 +10,8 @@ from torch import Tensor
 from ttt3r.errors import SettingError, WeightsError
 from ttt3r.files import write_atomically
 from ttt3r.weights.card import Card
+from ttt3r.weights.families import family_of
 from ttt3r.weights.network import check_finite, check_fit, expected_shapes, shapes_of
-from ttt3r.weights.shapes import check_config
 from ttt3r.weights.sources import CARD_FILE, CARD_KEY, TENSORS_FILE, Weights, read_weights
 
 # Name of each type here, in PyTorch, and in a safetensors header.
@@ -23,7 +23,11 @@ DTYPES = {
 
 
 def convert(
-    source: str | Path, target: str | Path, dtype: str = "float32", overwrite: bool = False
+    source: str | Path,
+    target: str | Path,
+    dtype: str = "float32",
+    overwrite: bool = False,
+    family: str | None = None,
 ) -> Path:
     """Write weights as ``target/model.safetensors`` and ``target/config.json``.
 
@@ -36,12 +40,13 @@ def convert(
         dtype: how to store the tensors: "float32", "float16" or "bfloat16". What they compute in
             is chosen on loading, so this trades accuracy for space on disk.
         overwrite: replace weights that are in the folder already.
+        family: which network the weights belong to, see `load`.
 
     Returns:
         The folder.
 
     Raises:
-        SettingError: if `dtype` is unknown.
+        SettingError: if `dtype` or `family` is unknown.
         WeightsError: if the source cannot be read or does not fit its network, or the target
             cannot be written.
     """
@@ -54,7 +59,7 @@ def convert(
         raise WeightsError(
             f"{existing} exists already; choose another folder, or allow it to be overwritten"
         )
-    weights = read_weights(source)
+    weights = read_weights(source, family)
     expected = _fitting_shapes(weights)
     card = _card(weights).to_json()
     ordered = {key: weights.tensors[key] for key in expected}
@@ -79,7 +84,7 @@ def _fitting_shapes(weights: Weights) -> Mapping[str, tuple[int, ...]]:
     Raises:
         WeightsError: if they do not.
     """
-    check_config(weights.config, shapes_of(weights.tensors))
+    family_of(weights.config).check(weights.config, shapes_of(weights.tensors))
     expected = expected_shapes(weights.config)
     check_fit(expected, weights.tensors)
     return expected

@@ -7,8 +7,8 @@ import torch
 
 from ttt3r.errors import SettingError
 from ttt3r.models.base import WeightsInfo
-from ttt3r.models.cut3r import Cut3r
 from ttt3r.weights.catalogue import licence_notice
+from ttt3r.weights.families import Network
 from ttt3r.weights.network import build
 from ttt3r.weights.sources import read_weights
 
@@ -21,26 +21,31 @@ def load(
     source: str | Path = "builtin",
     device: str | torch.device = "auto",
     precision: str = "auto",
-) -> Cut3r:
-    """Return a network for inference.
+    family: str | None = None,
+) -> Network:
+    """Return a network for inference: a `StreamModel`, or a `SetModel`, as its family is.
 
     The weights' licence is logged once per process; the result's `weights` repeats it. On the CPU
     float32 weights stay in the memory-mapped file, which must not change while they are in use.
 
     Args:
         source: a name of the catalogue, a folder that ``ttt3r convert`` made, a ``.safetensors``
-            file, or an upstream ``.pth`` checkpoint, from which nothing is ever executed.
+            file, or a published ``.pth`` or ``.pt`` checkpoint, from which nothing is ever
+            executed.
         device: "auto" (a CUDA device if there is one, else the CPU) or a device of PyTorch.
         precision: "float32", "bf16" or "fp16" for encoder and decoders; "auto" is bf16 on CUDA
             devices that support it and float32 elsewhere.
+        family: which network the weights belong to: "cut3r", "vggt", "streamvggt", "point3r" or
+            "fast3r". None takes it from a description, from the name, or from the names of the
+            tensors; these are the same in VGGT and StreamVGGT, and are then taken for VGGT's.
 
     Raises:
         WeightsError: if the weights cannot be found or read, or do not fit the network.
-        SettingError: if the device or the precision cannot be had.
+        SettingError: if the device or the precision cannot be had, or the family is unknown.
     """
     chosen = choose_device(device)
     dtype = choose_precision(precision, chosen)
-    weights = read_weights(source)
+    weights = read_weights(source, family)
     network = build(weights.config, weights.tensors, dtype)
     network.weights = weights.info
     network.image_policy = weights.image_policy

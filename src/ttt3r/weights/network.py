@@ -1,9 +1,8 @@
 """Put tensors into a network, strictly: every key must fit, none may be left over."""
 
-import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -12,10 +11,12 @@ from torch.overrides import TorchFunctionMode
 from ttt3r.errors import WeightsError
 from ttt3r.models.cut3r import Cut3r
 from ttt3r.models.cut3r_config import Cut3rConfig
-from ttt3r.weights.shapes import Shapes, check_config
+from ttt3r.weights.families import Config, Network, family_of
+from ttt3r.weights.shapes import Shapes
 
 LISTED = 10
-logger = logging.getLogger("ttt3r.weights")
+# What parallel training and training frameworks put before every name.
+PREFIXES = ("module.", "net.")
 
 _ALIAS = re.compile(r"(.+\.scratch\.)layer_rn\.([0-3])\.(weight|bias)")
 
@@ -38,14 +39,15 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
 def clean_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give tensors of an upstream file the network's names, each once.
 
-    Strips the prefix ``module.`` of parallel training, merges aliases, and starts the state's
-    decoder from the image's where a checkpoint is older than the former.
+    Strips the prefixes ``module.`` and ``net.`` of training where all names have them, and merges
+    aliases. These are the same for all families; `families` knows what is not.
 
     Raises:
         WeightsError: if two names of one tensor hold different values.
     """
-    if tensors and all(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
+    for prefix in PREFIXES:
+        if all(key.startswith(prefix) for key in tensors):
+            tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
     clean: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         name = canonical_key(key)
@@ -55,12 +57,6 @@ def clean_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 "for both. The file is damaged, or was edited; get it again."
             )
         clean.setdefault(name, tensor)
-    has_state_decoder = any(key.startswith("dec_blocks_state.") for key in clean)
-    image_decoder = {key: item for key, item in clean.items() if key.startswith("dec_blocks.")}
-    if image_decoder and not has_state_decoder:
-        logger.warning("the weights have no state decoder; it starts as a copy of the image's")
-        for key, tensor in image_decoder.items():
-            clean[key.replace("dec_blocks.", "dec_blocks_state.", 1)] = tensor.clone()
     return clean
 
 
@@ -90,13 +86,13 @@ class _NoInitialisation(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def empty_network(config: Cut3rConfig) -> Cut3r:
+def empty_network(config: Config) -> Network:
     """Make a network without memory for its parameters."""
     with torch.device("meta"), _NoInitialisation():
-        return Cut3r(config)
+        return family_of(config).network(config)
 
 
-def expected_shapes(config: Cut3rConfig) -> Shapes:
+def expected_shapes(config: Config) -> Shapes:
     """Shape of every tensor that a network of this configuration has, by canonical name."""
     state = empty_network(config).state_dict()
     return {key: shape for key, shape in shapes_of(state).items() if key == canonical_key(key)}
@@ -154,9 +150,21 @@ def check_finite(key: str, tensor: Tensor) -> None:
         )
 
 
+@overload
 def build(
-    config: Cut3rConfig, tensors: Mapping[str, Tensor], precision: torch.dtype = torch.float32
-) -> Cut3r:
+    config: Cut3rConfig, tensors: Mapping[str, Tensor], precision: torch.dtype = ...
+) -> Cut3r: ...
+
+
+@overload
+def build(
+    config: Config, tensors: Mapping[str, Tensor], precision: torch.dtype = ...
+) -> Network: ...
+
+
+def build(
+    config: Config, tensors: Mapping[str, Tensor], precision: torch.dtype = torch.float32
+) -> Network:
     """Make a network of `config` with these weights.
 
     In float32, tensors that are float32 already are used as they are, without a copy. In lower
@@ -165,13 +173,14 @@ def build(
     Args:
         config: the network's configuration.
         tensors: its weights, by upstream's names.
-        precision: of encoder and decoders; see `Cut3r.set_precision`.
+        precision: of most products; see `set_precision` of the network.
 
     Raises:
         WeightsError: if configuration and tensors do not fit, or values are not finite.
     """
-    tensors = clean_tensors(tensors)
-    check_config(config, shapes_of(tensors))
+    family = family_of(config)
+    tensors = family.complete(clean_tensors(tensors))
+    family.check(config, shapes_of(tensors))
     network = empty_network(config).set_precision(precision)
     state = network.state_dict()
     check_fit({canonical_key(key): shape for key, shape in shapes_of(state).items()}, tensors)

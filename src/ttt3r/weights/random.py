@@ -1,7 +1,6 @@
 """Random weights that are the same on every machine and give finite, varying output."""
 
 import hashlib
-import re
 import zlib
 from collections.abc import Mapping
 
@@ -9,26 +8,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ttt3r.models.cut3r_config import Cut3rConfig
+from ttt3r.weights.families import Config, family_of
+from ttt3r.weights.families.base import OutputLayer
 from ttt3r.weights.network import expected_shapes
 from ttt3r.weights.shapes import Shapes
 
-_POINTS = re.compile(
-    r"downstream_head\.(dpt_(self|cross)\.head\.4|(cross_)?proj\.fc2)\.(weight|bias)"
-)
-POSE_OUTPUT = "downstream_head.pose_head.mlp.fc2"
-# Raw depth of the mean point: expm1(1.1) is about 2 in the network's units.
-RAW_DEPTH = 1.1
 
-
-def random_weights(config: Cut3rConfig, seed: int = 0) -> dict[str, Tensor]:
+def random_weights(config: Config, seed: int = 0) -> dict[str, Tensor]:
     """Return seeded float32 weights for every tensor of a network.
 
     Points lie about two units in front of the camera and the camera hardly moves, so that the
     output can be looked at; it says nothing about the images.
     """
     shapes: Shapes = expected_shapes(config)
-    return {key: torch.from_numpy(_tensor(key, shape, seed)) for key, shape in shapes.items()}
+    outputs = family_of(config).outputs
+    return {
+        key: torch.from_numpy(_tensor(key, shape, seed, _output(key, outputs)))
+        for key, shape in shapes.items()
+    }
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -41,18 +38,22 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _tensor(key: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    if len(shape) == 1 and key.endswith(".weight"):
+def _output(key: str, outputs: tuple[OutputLayer, ...]) -> OutputLayer | None:
+    """The last layer of a head that a tensor belongs to, if it does."""
+    layer = key.rpartition(".")[0]
+    return next((output for output in outputs if output.pattern.fullmatch(layer)), None)
+
+
+def _tensor(key: str, shape: tuple[int, ...], seed: int, output: OutputLayer | None) -> np.ndarray:
+    if len(shape) == 1 and key.endswith((".weight", ".gamma")):
         return np.ones(shape, np.float32)
     if len(shape) == 1:
-        return _bias(key, shape[0])
+        return _bias(shape[0], output)
     count = int(np.prod(shape))
     is_token = "token" in key or key.endswith(".mem")
     spread = 1.0 if is_token else (3 / (count // shape[0])) ** 0.5
-    if key == f"{POSE_OUTPUT}.weight":
-        spread *= 0.02
-    elif _POINTS.fullmatch(key):
-        spread *= 0.1
+    if output is not None:
+        spread *= output.spread
     return _uniform(key, count, seed).reshape(shape) * np.float32(spread)
 
 
@@ -62,10 +63,9 @@ def _uniform(key: str, count: int, seed: int) -> np.ndarray:
     return (raw >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-23) - np.float32(1)
 
 
-def _bias(key: str, count: int) -> np.ndarray:
+def _bias(count: int, output: OutputLayer | None) -> np.ndarray:
     bias = np.zeros(count, np.float32)
-    if key == f"{POSE_OUTPUT}.bias":
-        bias[3] = 1  # the quaternion's real part: no rotation
-    elif _POINTS.fullmatch(key):
-        bias.reshape(4, -1)[2] = RAW_DEPTH
+    if output is not None:
+        for channel, value in output.bias.items():
+            bias.reshape(output.channels, -1)[channel] = value
     return bias

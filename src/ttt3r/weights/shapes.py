@@ -1,4 +1,4 @@
-"""What the shapes of a CUT3R network's tensors say about its configuration."""
+"""What the shapes of a network's tensors say about its configuration, that of CUT3R above all."""
 
 import re
 from collections.abc import Mapping
@@ -36,39 +36,27 @@ def sizes_from_shapes(shapes: Shapes) -> dict[str, Any]:
     Head counts, position kinds and activation modes leave no trace in shapes.
     """
 
-    def size(key: str, axis: int, rank: int) -> int | None:
-        shape = shapes.get(key, ())
-        return shape[axis] if len(shape) == rank else None
-
-    hidden = size("enc_blocks.0.mlp.fc1.weight", 0, 2)
-    width = size("enc_blocks.0.mlp.fc1.weight", 1, 2)
+    hidden = side(shapes, "enc_blocks.0.mlp.fc1.weight", 0, 2)
+    width = side(shapes, "enc_blocks.0.mlp.fc1.weight", 1, 2)
     heads = {key.split(".")[1] for key in shapes if key.startswith("downstream_head.")}
     found: dict[str, Any] = {
-        "patch_size": size("patch_embed_ray_map.proj.weight", 3, 4),
+        "patch_size": side(shapes, "patch_embed_ray_map.proj.weight", 3, 4),
         "stem": _stem(shapes),
-        "encoder_dim": size("decoder_embed.weight", 1, 2),
-        "encoder_depth": _depth(shapes, "enc_blocks"),
-        "ray_encoder_depth": _depth(shapes, "enc_blocks_ray_map"),
-        "decoder_dim": size("decoder_embed.weight", 0, 2),
-        "decoder_depth": _depth(shapes, "dec_blocks"),
-        "state_size": size("register_tokens.weight", 0, 2),
-        "memory_size": size("pose_retriever.mem", 1, 3),
-        "memory_depth": _depth(shapes, "pose_retriever.write_blocks"),
+        "encoder_dim": side(shapes, "decoder_embed.weight", 1, 2),
+        "encoder_depth": count_blocks(shapes, "enc_blocks"),
+        "ray_encoder_depth": count_blocks(shapes, "enc_blocks_ray_map"),
+        "decoder_dim": side(shapes, "decoder_embed.weight", 0, 2),
+        "decoder_depth": count_blocks(shapes, "dec_blocks"),
+        "state_size": side(shapes, "register_tokens.weight", 0, 2),
+        "memory_size": side(shapes, "pose_retriever.mem", 1, 3),
+        "memory_depth": count_blocks(shapes, "pose_retriever.write_blocks"),
         "mlp_ratio": hidden // width if hidden and width else None,
     }
     for head, own in (("dpt", "dpt_self"), ("linear", "proj")):
         if own in heads:
             found["head"] = head
             found["rgb_head"] = bool(heads & {"dpt_rgb", "rgb_proj"})
-    prefix = "downstream_head.dpt_self"
-    sizes = (
-        *(size(f"{prefix}.act_postprocess.{level}.0.weight", 0, 4) for level in range(4)),
-        size(f"{prefix}.scratch.layer1_rn.weight", 0, 4),
-        size(f"{prefix}.head.0.weight", 0, 4),
-    )
-    match sizes:
-        case (int(a), int(b), int(c), int(d), int(feature), int(last)):
-            found["dpt"] = DptSizes((a, b, c, d), feature, last)
+    found["dpt"] = dpt_sizes(shapes, "downstream_head.dpt_self")
     return {field: value for field, value in found.items() if value is not None}
 
 
@@ -82,11 +70,30 @@ def _stem(shapes: Shapes) -> tuple[int, ...] | None:
     return tuple(widths)
 
 
-def _depth(shapes: Shapes, prefix: str) -> int | None:
+def side(shapes: Shapes, key: str, axis: int, rank: int) -> int | None:
+    """Length of an axis of a tensor; None if there is no such tensor of this rank."""
+    shape = shapes.get(key, ())
+    return shape[axis] if len(shape) == rank else None
+
+
+def count_blocks(shapes: Shapes, prefix: str) -> int | None:
     """Number of blocks under `prefix`; None if there are none."""
     pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
     indices = {match[1] for key in shapes if (match := pattern.match(key))}
     return len(indices) or None
+
+
+def dpt_sizes(shapes: Shapes, prefix: str) -> DptSizes | None:
+    """Widths of the dense head under `prefix`; None if it is not there, or not whole."""
+    sizes = (
+        *(side(shapes, f"{prefix}.act_postprocess.{level}.0.weight", 0, 4) for level in range(4)),
+        side(shapes, f"{prefix}.scratch.layer1_rn.weight", 0, 4),
+        side(shapes, f"{prefix}.head.0.weight", 0, 4),
+    )
+    match sizes:
+        case (int(a), int(b), int(c), int(d), int(feature), int(last)):
+            return DptSizes((a, b, c, d), feature, last)
+    return None
 
 
 def check_config(config: Cut3rConfig, shapes: Shapes) -> None:
@@ -110,7 +117,15 @@ def check_agreement(said: Mapping[str, Any], shapes: Shapes, source: str) -> Non
     Raises:
         WeightsError: naming both values of everything that differs.
     """
-    found = sizes_from_shapes(shapes)
+    refuse_contradictions(said, sizes_from_shapes(shapes), source)
+
+
+def refuse_contradictions(said: Mapping[str, Any], found: Mapping[str, Any], source: str) -> None:
+    """Check that values stated by `source` agree with those that the tensors show.
+
+    Raises:
+        WeightsError: naming both values of everything that differs.
+    """
     problems = [
         f"{field} is {said[field]} by the {source} but {found[field]} by the tensors"
         for field in said
