@@ -12,7 +12,7 @@ from ttt3r import Run
 from ttt3r.cli import main
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/getting-started.md", "docs/evaluation.md")
+PAGES = ("README.md", "docs/getting-started.md", "docs/evaluation.md", "docs/families.md")
 
 
 def blocks(page: str, language: str) -> list[str]:
