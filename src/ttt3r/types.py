@@ -62,11 +62,14 @@ class ImagePolicy:
         size: longer side in pixels; 224 means a square centre crop of that side.
         patch: sides must be multiples of this.
         square_ok: keep square images square instead of cropping them to 4:3.
+        by_width: make images `size` wide, of the nearest height in whole patches, and cut rows
+            beyond `size`, as VGGT was trained; otherwise the longer side counts.
     """
 
     size: int = 512
     patch: int = 16
     square_ok: bool = False
+    by_width: bool = False
 
 
 @dataclass(frozen=True)

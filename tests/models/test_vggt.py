@@ -20,6 +20,7 @@ from ttt3r.nn.attention import attend_with_map
 from ttt3r.nn.dinov2 import resample_positions
 from ttt3r.nn.scaled import attend_where
 from ttt3r.nn.vggt_dpt import VggtDpt, add_positions, resize
+from ttt3r.types import ImagePolicy
 
 OUTPUTS = ("points", "pose", "world")
 
@@ -181,9 +182,8 @@ def test_tracks_need_a_track_head_and_points_in_the_image():
 
 
 def test_policies_of_images():
-    policy = random_tiny("vggt").image_policy
-    assert (policy.size, policy.patch, policy.square_ok) == (70, 14, True)
-    assert not random_tiny("streamvggt").image_policy.square_ok
+    assert random_tiny("vggt").image_policy == ImagePolicy(70, 14, by_width=True)
+    assert random_tiny("streamvggt").image_policy == ImagePolicy(70, 14)
     assert Vggt.capabilities.pose and not Vggt.capabilities.metric_scale
 
 

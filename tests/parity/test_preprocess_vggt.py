@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from tests.goldens import goldens
+from ttt3r.sources import prepare
 from ttt3r.sources.preprocess_vggt import crop_to_width, on_white, pad_to_square, stack_padded
+from ttt3r.types import ImagePolicy
 
 FOLDER = goldens("vggt")
 CASES = json.loads((FOLDER / "preprocess.json").read_text())
@@ -57,5 +59,17 @@ def test_mixed_sizes():
 def test_sizes(name):
     width, height = map(int, name.removeprefix("size_").split("x"))
     image = np.zeros((height, width, 3), np.uint8)
-    for way, prepare in WAYS.items():
-        assert list(prepare(image)[0].shape[:2]) == CASES[name][way]
+    for way, loader in WAYS.items():
+        assert list(loader(image)[0].shape[:2]) == CASES[name][way]
+
+
+@pytest.mark.parametrize("size", ["640x480", "480x640"])
+def test_the_weights_policy_prepares_the_same(size):
+    """What `run` and `eval` do to images for VGGT is what it was trained with."""
+    policy = ImagePolicy(518, 14, by_width=True)
+    image = golden_image(f"pre_in_{size}")
+    found, transform = prepare(image, policy)
+    expected, its = crop_to_width(image)
+    assert np.array_equal(found, expected) and transform == its
+    squeezed, whole = prepare(image, policy, crop=False)
+    assert squeezed.shape == found.shape and whole.crop == (0, 0, *found.shape[1::-1])

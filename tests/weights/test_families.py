@@ -232,7 +232,7 @@ def test_flat_state_dicts_of_vggt(
     assert "do not state their configuration" in caplog.text
     assert type(network) is Vggt and network.config == PLAIN_VGGT
     assert network.weights.licence == "unknown"
-    assert network.image_policy == ImagePolicy(70, 14, square_ok=True)
+    assert network.image_policy == ImagePolicy(70, 14, by_width=True)
     for key, tensor in network.state_dict().items():
         assert torch.equal(tensor, vggt_tensors[key]), key
 
@@ -240,7 +240,7 @@ def test_flat_state_dicts_of_vggt(
 def test_streamvggt_must_be_named(vggt_pt: Path, tmp_path: Path) -> None:
     network = load(vggt_pt, "cpu", family="streamvggt")
     assert type(network) is StreamVggt
-    assert network.image_policy == ImagePolicy(70, 14, square_ok=False)
+    assert network.image_policy == ImagePolicy(70, 14)
     assert_same(network, load(vggt_pt, "cpu", family="vggt"))
     folder = convert(vggt_pt, tmp_path, family="streamvggt")
     assert type(load(folder, "cpu")) is StreamVggt

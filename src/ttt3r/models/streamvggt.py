@@ -26,9 +26,10 @@ from ttt3r.models.streamvggt_cache import (
 from ttt3r.models.streamvggt_policies import CachePolicy, KeepAll, parse
 from ttt3r.models.vggt import VggtNetwork, set_output
 from ttt3r.models.vggt_aggregator import FrameMix, mix_causally
-from ttt3r.models.vggt_config import StreamVggtConfig
+from ttt3r.models.vggt_config import StreamVggtConfig, VggtConfig
 from ttt3r.models.vggt_heads import CameraMix, VggtReading
 from ttt3r.nn.scaled import Projected, attend_where
+from ttt3r.types import ImagePolicy
 
 Visible = Bool[Tensor, "batch frames"]
 
@@ -41,7 +42,11 @@ class StreamVggt(VggtNetwork):
     """
 
     config: StreamVggtConfig
-    square_images = False
+
+    @staticmethod
+    def policy(config: VggtConfig) -> ImagePolicy:
+        """Return how images are prepared: by their longer side, as in the released evaluation."""
+        return ImagePolicy(config.image_size, config.patch_size)
 
     def __init__(self, config: StreamVggtConfig) -> None:
         super().__init__(config)

@@ -40,12 +40,16 @@ class VggtNetwork(nn.Module):
     """
 
     capabilities = Capabilities(pose=True, world_points=True)
-    square_images = True
+
+    @staticmethod
+    def policy(config: VggtConfig) -> ImagePolicy:
+        """Return how images are prepared: by their width, as VGGT was trained."""
+        return ImagePolicy(config.image_size, config.patch_size, by_width=True)
 
     def __init__(self, config: VggtConfig) -> None:
         super().__init__()
         self.config = config
-        self.image_policy = ImagePolicy(config.image_size, config.patch_size, self.square_images)
+        self.image_policy = self.policy(config)
         self.weights = WeightsInfo("unnamed", "unknown", "unknown", "", trained=False)
         self.aggregator = Aggregator(config)
         self.camera_head = CameraHead(config)

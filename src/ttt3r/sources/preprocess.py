@@ -11,10 +11,10 @@ from jaxtyping import UInt8
 from PIL import Image as PillowImage
 
 from ttt3r.errors import InputError, SettingError
+from ttt3r.sources.preprocess_vggt import LARGEST_ASPECT, fit_to_width
 from ttt3r.types import Frame, Image, ImagePolicy, ImageTransform
 
 SQUARE_SIZE = 224
-LARGEST_ASPECT = 64  # beyond it the square rule would resize to gigantic strips
 
 
 def prepare(
@@ -39,7 +39,7 @@ def prepare(
     if transform == ImageTransform.identity(width, height):
         return image, transform
     picture = PillowImage.fromarray(image)
-    shrinks = max(width, height) > max(transform.resized_size)
+    shrinks = max(width, height) > max(transform.resized_size) and not policy.by_width
     filter_ = PillowImage.Resampling.LANCZOS if shrinks else PillowImage.Resampling.BICUBIC
     picture = picture.resize(transform.resized_size, filter_)
     left, top, new_width, new_height = transform.crop
@@ -81,6 +81,8 @@ def fit(width: int, height: int, policy: ImagePolicy) -> ImageTransform:
         InputError: if the image is so narrow that no whole patch would be left.
         SettingError: if the policy's size is below its patch.
     """
+    if policy.by_width:
+        return fit_to_width(width, height, policy.size, policy.patch)
     size, patch = policy.size, policy.patch
     if not 1 <= patch <= size:
         raise SettingError(f"the image size ({size}) must be at least the patch ({patch})")

@@ -13,10 +13,10 @@ from PIL import Image as PillowImage
 
 from ttt3r.errors import InputError, SettingError
 from ttt3r.sources.images import to_rgb
-from ttt3r.sources.preprocess import LARGEST_ASPECT
 from ttt3r.types import Image, ImageTransform
 
 SIZE, PATCH, WHITE = 518, 14, 255
+LARGEST_ASPECT = 64  # beyond it images would become gigantic strips
 
 Prepared = UInt8[np.ndarray, "new_height new_width 3"]
 
@@ -47,11 +47,20 @@ def crop_to_width(
         InputError: if the image is too narrow in either direction.
         SettingError: if `size` is no multiple of `patch`.
     """
-    resized, new_size = _resize(image, (size, None), patch)
-    height = min(new_size[1], size)
-    top = (new_size[1] - height) // 2
-    transform = ImageTransform(_size(image), new_size, (0, top, size, height))
-    return resized[top : top + height], transform
+    transform = fit_to_width(*_size(image), size, patch)
+    _, top, _, height = transform.crop
+    return _resize(image, transform.resized_size)[top : top + height], transform
+
+
+def fit_to_width(width: int, height: int, size: int, patch: int) -> ImageTransform:
+    """Return how `crop_to_width` brings an image of this size to its own.
+
+    Raises:
+        InputError, SettingError: as `crop_to_width`.
+    """
+    resized = _resized_size((width, height), (size, None), patch)
+    kept = min(resized[1], size)
+    return ImageTransform((width, height), resized, (0, (resized[1] - kept) // 2, size, kept))
 
 
 def pad_to_square(
@@ -74,10 +83,10 @@ def pad_to_square(
     """
     width, height = _size(image)
     wanted = (size, None) if width >= height else (None, size)
-    resized, new_size = _resize(image, wanted, patch)
+    new_size = _resized_size((width, height), wanted, patch)
     left, top = ((size - side) // 2 for side in new_size)
     transform = ImageTransform((width, height), new_size, (-left, -top, size, size))
-    return _pad(resized, (size, size)), transform
+    return _pad(_resize(image, new_size), (size, size)), transform
 
 
 def stack_padded(
@@ -98,11 +107,11 @@ def _size(image: Image) -> tuple[int, int]:
     return image.shape[1], image.shape[0]
 
 
-def _resize(
-    image: Image, wanted: tuple[int | None, int | None], patch: int
-) -> tuple[Prepared, tuple[int, int]]:
-    """Resize so that one side is as wanted; None is for the other, rounded to whole patches."""
-    width, height = _size(image)
+def _resized_size(
+    sides: tuple[int, int], wanted: tuple[int | None, int | None], patch: int
+) -> tuple[int, int]:
+    """Return (width, height) with one side as wanted; the other, None, is whole patches."""
+    width, height = sides
     if not height or not width:
         raise InputError("an image without pixels cannot be resized; check how it was read")
     given = next(side for side in wanted if side is not None)
@@ -117,8 +126,11 @@ def _resize(
             f"an image of {width}x{height} pixels is too narrow for size {given}: not one patch "
             f"of {patch} pixels would be left, or thousands. Crop the image, or cut it into pieces"
         )
-    picture = PillowImage.fromarray(image).resize(new_size, PillowImage.Resampling.BICUBIC)
-    return np.array(picture), new_size
+    return new_size
+
+
+def _resize(image: Image, size: tuple[int, int]) -> Prepared:
+    return np.array(PillowImage.fromarray(image).resize(size, PillowImage.Resampling.BICUBIC))
 
 
 def _pad(image: Image, size: tuple[int, int]) -> Prepared:

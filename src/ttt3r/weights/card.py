@@ -130,6 +130,8 @@ def _image_policy(values: Any) -> ImagePolicy:
     policy = ImagePolicy(**values)
     if type(policy.size) is not int or type(policy.patch) is not int or policy.patch < 1:
         raise ValueError(f"the image policy {values!r} has no usable sizes")
-    if policy.size < policy.patch or not isinstance(policy.square_ok, bool):
+    if policy.size < policy.patch or not all(
+        isinstance(flag, bool) for flag in (policy.square_ok, policy.by_width)
+    ):
         raise ValueError(f"the image policy {values!r} has no usable sizes")
     return policy

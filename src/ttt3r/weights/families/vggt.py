@@ -11,7 +11,6 @@ from ttt3r.models.streamvggt import StreamVggt
 from ttt3r.models.vggt import Vggt
 from ttt3r.models.vggt_config import StreamVggtConfig, VggtConfig
 from ttt3r.models.vggt_track import TrackSizes
-from ttt3r.types import ImagePolicy
 from ttt3r.weights.families.base import (
     RAW_DEPTH,
     Family,
@@ -96,14 +95,6 @@ def _check(config: VggtConfig, shapes: Shapes) -> None:
     check_sizes(config, shapes, found_sizes(shapes))
 
 
-def _policy(config: VggtConfig) -> ImagePolicy:
-    return ImagePolicy(config.image_size, config.patch_size, Vggt.square_images)
-
-
-def _stream_policy(config: StreamVggtConfig) -> ImagePolicy:
-    return ImagePolicy(config.image_size, config.patch_size, StreamVggt.square_images)
-
-
 MARKS = ("aggregator.", "camera_head.", "depth_head.", "point_head.", "track_head.")
 OUTPUTS = (
     # Each of four iterations adds its share: no rotation, views of about one radian.
@@ -119,7 +110,7 @@ VGGT = Family(
     marks=MARKS,
     configure=_configure,
     check=_check,
-    policy=_policy,
+    policy=Vggt.policy,
     outputs=OUTPUTS,
     has_config_file=True,
 )
@@ -131,7 +122,7 @@ STREAMVGGT = Family(
     marks=MARKS,
     configure=_configure_stream,
     check=_check,
-    policy=_stream_policy,
+    policy=StreamVggt.policy,
     outputs=OUTPUTS,
     has_config_file=True,
 )
