@@ -46,6 +46,15 @@ def sequence(name, *scores) -> SequenceScores:
     return SequenceScores(name, (48, 64), tuple(scores), 1000, 2.0)
 
 
+def mean_of(metrics: list[dict[str, float]], weights: list[float] | None = None) -> dict:
+    """The published mean over sequences, one entry each."""
+    found = [
+        sequence(str(i), Score(None, 1, "ok", values, weight=weights[i] if weights else 1.0))
+        for i, values in enumerate(metrics)
+    ]
+    return dict(means(settings(lengths=(None,)), found)[0].metrics)
+
+
 def three(second: Score, third: Score) -> list[SequenceScores]:
     return [
         sequence("a", ok(10, 10, 1.0), ok(20, 20, 5.0)),

@@ -12,7 +12,6 @@ import torch
 from tests.networks import random_images
 from ttt3r.errors import SessionError, SettingError, WeightsError
 from ttt3r.models.base import StreamModel, Views
-from ttt3r.models.cut3r_config import DptSizes
 from ttt3r.models.point3r import Point3r
 from ttt3r.models.point3r_config import Point3rConfig
 from ttt3r.models.point3r_memory import (
@@ -20,21 +19,8 @@ from ttt3r.models.point3r_memory import (
     Fuse,
     Point3rState,
 )
+from ttt3r.weights.catalogue import TINY_POINT3R as TINY
 
-TINY = Point3rConfig(
-    image_size=64,
-    encoder_dim=64,
-    encoder_depth=2,
-    encoder_heads=4,
-    decoder_dim=48,
-    decoder_depth=4,
-    decoder_heads=3,
-    pointer_heads=4,
-    value_depth=2,
-    value_heads=4,
-    memory_size=16,
-    dpt=DptSizes((8, 12, 16, 24), 16, 8),
-)
 OUTPUTS = ("points", "pose", "world")
 FIELDS = ("points", "confidence", "world_points", "world_confidence", "pose_encoding")
 

@@ -1,1 +1,1 @@
-"""Errors of trajectories and depth, and what trivial answers score."""
+"""Metrics, datasets, protocols, and the runner and reports of `ttt3r eval`."""

@@ -30,13 +30,16 @@ class EncoderBlock(nn.Module):
 class DecoderBlock(nn.Module):
     """Pre-norm block: self-attention, cross-attention to another stream, then MLP."""
 
+    self_attention: type[SelfAttention] = SelfAttention
+    cross_attention: type[CrossAttention] = CrossAttention
+
     def __init__(self, dim: int, heads: int, mlp_ratio: int) -> None:
         super().__init__()
         self.norm1 = LayerNorm(dim)
-        self.attn = SelfAttention(dim, heads)
+        self.attn = self.self_attention(dim, heads)
         self.norm2 = LayerNorm(dim)
         self.norm_y = LayerNorm(dim)
-        self.cross_attn = CrossAttention(dim, heads)
+        self.cross_attn = self.cross_attention(dim, heads)
         self.norm3 = LayerNorm(dim)
         self.mlp = Mlp(dim, mlp_ratio * dim)
 

@@ -6,10 +6,10 @@ different numbers of tokens: a token that is absent is read by none.
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from ttt3r.nn.attention import split_heads
-from ttt3r.nn.layers import LayerNorm, Linear, Mlp
+from ttt3r.nn.attention import CrossAttention, SelfAttention, split_heads
+from ttt3r.nn.blocks import DecoderBlock
 from ttt3r.nn.rope3d import Placement, turn
 
 
@@ -30,16 +30,10 @@ def attend_in_space(
     return mixed.transpose(1, 2).flatten(2)
 
 
-class SpatialSelfAttention(nn.Module):
-    """Self-attention; channels of `qkv` are ordered query, key, value."""
+class SpatialSelfAttention(SelfAttention):
+    """Self-attention of tokens with places; channels of `qkv` are ordered query, key, value."""
 
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = Linear(dim, 3 * dim)
-        self.proj = Linear(dim, dim)
-
-    def forward(
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, x: Float[Tensor, "batch tokens channels"], at: Placement
     ) -> Float[Tensor, "batch tokens channels"]:
         """Mix the tokens that are present."""
@@ -47,18 +41,10 @@ class SpatialSelfAttention(nn.Module):
         return self.proj(attend_in_space(query, key, value, at, at))
 
 
-class SpatialCrossAttention(nn.Module):
-    """Attention from one token set to another."""
+class SpatialCrossAttention(CrossAttention):
+    """Attention from one token set to another, both with places."""
 
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.projq = Linear(dim, dim)
-        self.projk = Linear(dim, dim)
-        self.projv = Linear(dim, dim)
-        self.proj = Linear(dim, dim)
-
-    def forward(
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         x: Float[Tensor, "batch queries channels"],
         y: Float[Tensor, "batch keys channels"],
@@ -72,20 +58,13 @@ class SpatialCrossAttention(nn.Module):
         return self.proj(attend_in_space(query, key, value, x_at, y_at))
 
 
-class SpatialDecoderBlock(nn.Module):
+class SpatialDecoderBlock(DecoderBlock):
     """Pre-norm block: self-attention, cross-attention to another stream, then MLP."""
 
-    def __init__(self, dim: int, heads: int, mlp_ratio: int) -> None:
-        super().__init__()
-        self.norm1 = LayerNorm(dim)
-        self.attn = SpatialSelfAttention(dim, heads)
-        self.norm2 = LayerNorm(dim)
-        self.norm_y = LayerNorm(dim)
-        self.cross_attn = SpatialCrossAttention(dim, heads)
-        self.norm3 = LayerNorm(dim)
-        self.mlp = Mlp(dim, mlp_ratio * dim)
+    self_attention = SpatialSelfAttention
+    cross_attention = SpatialCrossAttention
 
-    def forward(
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         x: Float[Tensor, "batch queries channels"],
         y: Float[Tensor, "batch keys channels"],

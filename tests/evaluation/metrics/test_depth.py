@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from tests.evaluation.test_results import mean_of
 from tests.evaluation.trajectories import expected
 from tests.geometry.samples import SEEDS
 from tests.goldens import load_npz
@@ -14,7 +15,6 @@ from ttt3r.evaluation.metrics.depth import (
     METRICS,
     DepthErrors,
     depth_errors,
-    mean_errors,
     resize_depth,
     valid_pixels,
 )
@@ -109,10 +109,12 @@ def test_golden_mean(alignment):
     for name in golden["sequences"]:
         prediction, truth, settings = golden_inputs(name)
         errors.append(depth_errors(prediction, truth, alignment, **settings))
-    mean = mean_errors(errors)
+    found = mean_of(
+        [{name: getattr(e, name) for name in KEYS} for e in errors],
+        [float(e.valid_pixels) for e in errors],
+    )
     for metric, key in KEYS.items():
-        wanted = pytest.approx(golden["result"][alignment][key], rel=2e-4)
-        assert getattr(mean, metric) == wanted
+        assert found[metric] == pytest.approx(golden["result"][alignment][key], rel=2e-4)
 
 
 @pytest.mark.parametrize(
@@ -264,17 +266,6 @@ def test_precision_of_the_inputs(alignment, kind):
     wanted = depth_errors(prediction, truth, alignment)
     errors = depth_errors(prediction.astype(kind), truth.astype(kind), alignment)
     assert errors.abs_rel == pytest.approx(wanted.abs_rel, rel=1e-2)
-
-
-def test_means():
-    one = DepthErrors(*[1.0] * 7, valid_pixels=1, affine=Affine(1.0, 0.0))
-    two = dataclasses.replace(one, abs_rel=4.0, valid_pixels=2)
-    empty = dataclasses.replace(one, abs_rel=0.0, valid_pixels=0)
-    mean = mean_errors([one, two, empty])
-    assert (mean.abs_rel, mean.valid_pixels, mean.affine) == (3.0, 3, None)
-    assert mean_errors([one, two, empty], weighted=False).abs_rel == 2.5
-    with pytest.raises(InputError, match="no sequence has a valid pixel"):
-        mean_errors([empty])
 
 
 def test_weighted_median():

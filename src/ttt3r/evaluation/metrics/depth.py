@@ -7,7 +7,6 @@ Errors are summed in float64.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,30 +108,6 @@ def valid_pixels(
     if max_depth is not None:
         mask &= truth < max_depth
     return mask if valid is None else mask & valid
-
-
-def mean_errors(errors: Sequence[DepthErrors], weighted: bool = True) -> DepthErrors:
-    """Return the mean over sequences.
-
-    Args:
-        errors: one entry per sequence; those without a valid pixel are left out.
-        weighted: weight sequences by their number of valid pixels, as published results do;
-            otherwise all count alike. Either way each metric is averaged as it is, so the mean of
-            RMSEs is not the RMSE over all pixels.
-
-    Raises:
-        InputError: if no sequence has a valid pixel.
-    """
-    scored = [e for e in errors if e.valid_pixels]
-    if not scored:
-        raise InputError("no sequence has a valid pixel, so there is no mean depth error.")
-    weights = [e.valid_pixels if weighted else 1 for e in scored]
-
-    def mean(name: str) -> float:
-        return float(np.average([getattr(e, name) for e in scored], weights=weights))
-
-    pixels = sum(e.valid_pixels for e in scored)
-    return DepthErrors(**{n: mean(n) for n in METRICS}, valid_pixels=pixels, affine=None)
 
 
 def resize_depth(

@@ -6,7 +6,6 @@ systems", IROS 2012, with the alignment of Umeyama, PAMI 1991. Poses are ``world
 Everything is computed in float64.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -103,22 +102,6 @@ def trajectory_errors(
         scale=_scale(similarity),
         frames=int(matched.used.sum()),
         pairs=relative.pairs,
-    )
-
-
-def mean_errors(errors: Sequence[TrajectoryErrors]) -> TrajectoryErrors:
-    """Return the plain mean over sequences; `frames` and `pairs` are totals.
-
-    Raises:
-        InputError: if there is no sequence.
-    """
-    if not errors:
-        raise InputError("no trajectory was scored, so there is no mean. Score at least one.")
-    names = ("ate", "rpe_translation", "rpe_rotation_deg", "scale")
-    return TrajectoryErrors(
-        **{name: float(np.mean([getattr(e, name) for e in errors])) for name in names},
-        frames=sum(e.frames for e in errors),
-        pairs=sum(e.pairs for e in errors),
     )
 
 
