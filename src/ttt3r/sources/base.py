@@ -148,26 +148,40 @@ def open_source(
     start: float | None = None,
     end: float | None = None,
     fps: float = 30.0,
+    rotate: int = 0,
+    crop: str | None = None,
 ) -> Source:
     """Open anything that frames can come from.
 
     Args:
         source: path of a video, of a folder of images or of one image; a glob pattern; a list of
             image paths; an iterable of uint8 arrays [height, width, 3] (RGB) or of Frames; or a
-            Source, which is returned as it is.
+            Source, which may still be turned and cropped.
         stride: take every stride-th frame of those between `start` and `end`.
         start: seconds after the first frame, inclusive.
         end: seconds after the first frame, exclusive.
         fps: frames per second of images and arrays that carry no time of their own.
+        rotate: degrees by which images are turned clockwise, on top of what the file itself asks
+            for: 0, 90, 180 or 270.
+        crop: "WIDTH:HEIGHT", such as "4:3": cut the largest centred rectangle of this aspect from
+            the turned images; None keeps them whole.
 
     Raises:
-        SettingError: if a setting makes no sense, or is given for a source that is already open.
+        SettingError: if a setting makes no sense, or if `stride`, `start` or `end` are given for a
+            source that is already open.
         InputError: if there is nothing readable at `source`.
         MissingExtraError: if the files need a package that is not installed.
     """
-    selection = Selection(stride, start, end)
+    from ttt3r.sources.arrange import Arranged, Arrangement
+
+    selection, arrangement = Selection(stride, start, end), Arrangement(rotate, crop)
     if not (math.isfinite(fps) and fps > 0):
         raise SettingError(f"fps must be a positive number of frames per second, not {fps}")
+    opened = _open(source, selection, fps)
+    return opened if arrangement == Arrangement() else Arranged(opened, arrangement)
+
+
+def _open(source: Any, selection: Selection, fps: float) -> Source:
     if isinstance(source, Source):
         if not selection.everything:
             raise SettingError(
