@@ -7,6 +7,7 @@ import pytest
 
 from ttt3r.errors import RunError
 from ttt3r.evaluation.results import (
+    FORMAT,
     METRICS,
     Evaluation,
     Score,
@@ -127,7 +128,7 @@ def test_files_hold_no_nan():
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "3", '{"format": "other"}', '{"format": "ttt3r-evaluation-1"}']
+    "content", ["", "{", "[]", "3", '{"format": "other"}', f'{{"format": "{FORMAT}"}}']
 )
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "summary.json"
@@ -136,6 +137,21 @@ def test_other_files_are_refused(tmp_path, content):
         read_evaluation(path)
     with pytest.raises(RunError, match="cannot be read"):
         read_evaluation(tmp_path / "absent.json")
+
+
+def test_a_summary_of_another_version_says_what_to_do(tmp_path):
+    """One of the first version has no accuracy of pairs of frames."""
+    one = settings(lengths=(10,))
+    content = json.loads(
+        evaluation_json(Evaluation(one, {}, (sequence("a", ok(10, 10, 1.0)),), ()))
+    )
+    content["format"] = "ttt3r-evaluation-1"
+    for key in ("auc_30", "rra_15", "rta_15"):
+        del content["sequences"][0]["scores"][0]["metrics"][key]
+    path = tmp_path / "summary.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(RunError, match="was written by another version; evaluate again"):
+        read_evaluation(path)
 
 
 def spoil_scores(content):

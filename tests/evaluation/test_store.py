@@ -9,7 +9,7 @@ import pytest
 from tests.evaluation.test_results import ok, sequence, settings
 from ttt3r.errors import RunError
 from ttt3r.evaluation import store
-from ttt3r.evaluation.results import Evaluation, means
+from ttt3r.evaluation.results import FORMAT, Evaluation, means
 from ttt3r.evaluation.spool import Spool
 from ttt3r.evaluation.store import SCORES, Store, evaluations_in, explained, slug
 
@@ -66,6 +66,16 @@ def test_a_second_evaluation_needs_a_decision(tmp_path):
         Store(tmp_path, settings(lengths=(10,)))
     with pytest.raises(RunError, match="either --resume or --overwrite"):
         Store(tmp_path, settings(lengths=(10,)), resume=True, overwrite=True)
+
+
+def test_what_an_older_version_left_can_be_replaced_only(tmp_path):
+    filled(tmp_path)
+    for path in (tmp_path / "evaluation.json", *tmp_path.glob("*/summary.json")):
+        path.write_text(path.read_text().replace(FORMAT, "ttt3r-evaluation-1"))
+    with pytest.raises(RunError, match="written by another version; use --overwrite"):
+        Store(tmp_path, settings(lengths=(10,)), resume=True)
+    Store(tmp_path, settings(lengths=(10,)), overwrite=True).close()
+    assert evaluations_in(tmp_path) == []
 
 
 def test_overwriting_deletes_only_our_own(tmp_path):

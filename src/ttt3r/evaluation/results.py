@@ -14,7 +14,8 @@ from typing import Any, Literal
 from ttt3r.errors import RunError
 from ttt3r.evaluation.datasets.base import Task, Variant
 
-FORMAT = "ttt3r-evaluation-1"
+KIND = "ttt3r-evaluation-"
+FORMAT = f"{KIND}2"
 
 Status = Literal["ok", "dropped", "failed"]
 
@@ -66,6 +67,9 @@ METRICS: dict[Task, tuple[Metric, ...]] = {
         Metric("rpe_rotation", "RPE rot", "°", 3),
         Metric("ate_static", "ATE of a still camera", "m", 3, "none", False),
         Metric("rotation", "rotation since first frame", "°", 2, headline=False),
+        Metric("auc_30", "AUC@30", "%", 1, "higher", False),
+        Metric("rra_15", "RRA@15", "%", 1, "higher", False),
+        Metric("rta_15", "RTA@15", "%", 1, "higher", False),
         Metric("ate_percent", "ATE / path", "%", 2, headline=False),
         Metric("scale", "Sim(3) scale", "", 3, "none", False),
     ),

@@ -21,6 +21,7 @@ from typing import Any
 from ttt3r.errors import RunError
 from ttt3r.evaluation.results import (
     FORMAT,
+    KIND,
     Evaluation,
     SequenceScores,
     Settings,
@@ -197,8 +198,14 @@ def _plain(settings: Settings) -> dict[str, Any]:
 
 
 def _compare(folder: Path, stored: Any, wanted: dict[str, Any]) -> None:
-    if not isinstance(stored, dict) or stored.get("format") != FORMAT:
+    written = str(stored.get("format")) if isinstance(stored, dict) else ""
+    if not written.startswith(KIND):
         raise RunError(f"{folder / MANIFEST} is none of ours; choose another output folder")
+    if written != FORMAT:
+        raise RunError(
+            f"the evaluation in {folder} was written by another version; use --overwrite to "
+            "evaluate again, or choose another output folder"
+        )
     differences = [
         f"  {key}: was {json.dumps(stored.get(key))}, now {json.dumps(wanted.get(key))}"
         for key in sorted(stored.keys() | wanted.keys())
@@ -222,7 +229,7 @@ def _clear(folder: Path) -> None:
     rules = [path.parent for path in folder.glob(f"*/{SEQUENCES}") if path.is_dir()]
     for rule in {*rules, *(path.parent for path in folder.glob(f"*/{SUMMARY}"))}:
         summary = rule / SUMMARY
-        if summary.exists() and FORMAT in summary.read_text("utf-8", errors="replace"):
+        if summary.exists() and KIND in summary.read_text("utf-8", errors="replace"):
             ours.append(summary)
         for name in names:
             kept = rule / SEQUENCES / slug(name)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.evaluation.tasks.told import POLICY, protocol, scene, show
+from ttt3r.evaluation.metrics.pairs import pair_accuracy
 from ttt3r.evaluation.metrics.trajectory import trajectory_errors
 from ttt3r.evaluation.sequences import ArraySequence
 from ttt3r.evaluation.tasks.pose import PoseRecorder, read_trajectories
@@ -52,6 +53,10 @@ def test_every_length_has_the_errors_of_its_frames(tmp_path):
         centred = centred - centred.mean(0)
         still = np.sqrt(np.square(centred).sum(1).mean())
         assert outcome.metrics["ate_static"] == pytest.approx(still)
+        pairs = pair_accuracy(estimate[:frames], truth_of(sequence)[:frames])
+        assert outcome.metrics["auc_30"] == 100.0 * pairs.auc
+        assert outcome.metrics["rra_15"] == 100.0 * pairs.rra[15.0] == 100.0  # turned as the truth
+        assert outcome.metrics["rta_15"] == 100.0 * pairs.rta[15.0]
 
 
 def test_published_results_drop_a_sequence_and_corrected_ones_a_pose(tmp_path):
@@ -65,6 +70,8 @@ def test_published_results_drop_a_sequence_and_corrected_ones_a_pose(tmp_path):
     known = np.arange(12) != 7
     errors = trajectory_errors(np.stack(corrected.estimate), np.stack(corrected.truth), valid=known)
     assert outcome.metrics["ate"] == errors.ate
+    pairs = pair_accuracy(np.stack(corrected.estimate), np.stack(corrected.truth), valid=known)
+    assert outcome.metrics["auc_30"] == 100.0 * pairs.auc and pairs.pairs == 55
     assert outcome.note == "1 of 12 true poses are unknown and masked"
 
 

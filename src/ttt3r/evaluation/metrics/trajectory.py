@@ -61,7 +61,7 @@ class TrajectoryErrors:
     pairs: int
 
 
-class _Matched(NamedTuple):
+class Matched(NamedTuple):
     """Rigid poses [n, 4, 4] in float64; true poses that are not `used` [n] are the identity."""
 
     estimate: Float[np.ndarray, "n 4 4"]
@@ -92,7 +92,7 @@ def trajectory_errors(
             alignment is undefined; or there is no pair.
         SettingError: if `alignment` is unknown or `delta` is not positive.
     """
-    matched = _match(estimate, truth, valid)
+    matched = match(estimate, truth, valid)
     similarity = _align(matched, alignment)
     relative = _relative_errors(matched, _scale(similarity), delta)
     return TrajectoryErrors(
@@ -115,7 +115,7 @@ def ate(
 
     Arguments and errors as in `trajectory_errors`.
     """
-    matched = _match(estimate, truth, valid)
+    matched = match(estimate, truth, valid)
     return _absolute_error(matched, _align(matched, alignment))
 
 
@@ -133,7 +133,7 @@ def rpe(
 
     Arguments and errors as in `trajectory_errors`.
     """
-    matched = _match(estimate, truth, valid)
+    matched = match(estimate, truth, valid)
     return _relative_errors(matched, _scale(_align(matched, alignment)), delta)
 
 
@@ -148,7 +148,7 @@ def rotation_error_deg(
 
     Arguments and errors as in `trajectory_errors`; two frames are the least.
     """
-    matched = _match(estimate, truth, valid)
+    matched = match(estimate, truth, valid)
     frames = np.flatnonzero(matched.used)
     if len(frames) < 2:
         raise InputError("a rotation error needs at least two frames whose true pose is known")
@@ -176,7 +176,7 @@ def align(
         InputError: as in `trajectory_errors`. The alignment is undefined for fewer than three
             poses, and where all true or all estimated positions lie on a line or coincide.
     """
-    return _align(_match(estimate, truth, valid), alignment)
+    return _align(match(estimate, truth, valid), alignment)
 
 
 def path_length(
@@ -240,12 +240,21 @@ def associate(
     return paired, nearest[paired]
 
 
-def _match(
+def match(
     estimate: Float[np.ndarray, "n 4 4"],
     truth: Float[np.ndarray, "m 4 4"],
     valid: Bool[np.ndarray, " k"] | None,
-) -> _Matched:
-    """Check and normalise both trajectories."""
+) -> Matched:
+    """Check and normalise both trajectories.
+
+    Args:
+        estimate: estimated ``world_from_camera`` [n, 4, 4], all finite.
+        truth: true ``world_from_camera`` of the same frames, [n, 4, 4].
+        valid: frames [n] whose true pose is known; all if None.
+
+    Raises:
+        InputError: if their numbers differ, or a pose that counts is not finite or not rigid.
+    """
     if len(estimate) != len(truth):
         raise InputError(
             f"there are {len(estimate)} estimated poses but {len(truth)} true ones. "
@@ -253,7 +262,7 @@ def _match(
         )
     used = _mask(truth, valid)
     known = np.where(used[:, None, None], truth, np.eye(4))
-    return _Matched(
+    return Matched(
         _rigid(estimate, "estimated", "The run failed there, and has no error that means anything"),
         _rigid(known, "true", "If it is unknown, pass valid=finite_poses(truth)"),
         used,
@@ -295,7 +304,7 @@ def _nearly_rigid(poses: Float[np.ndarray, "n 4 4"]) -> Bool[np.ndarray, " n"]:
     return (np.abs(rest).max((-2, -1)) < NOT_A_ROTATION) & (np.linalg.det(matrices) > 0.0)
 
 
-def _align(matched: _Matched, alignment: Alignment) -> Float[np.ndarray, "4 4"]:
+def _align(matched: Matched, alignment: Alignment) -> Float[np.ndarray, "4 4"]:
     if alignment not in ("sim3", "se3", "none"):
         raise SettingError(f"unknown alignment {alignment!r}; choose sim3, se3 or none")
     if alignment == "none":
@@ -325,7 +334,7 @@ def _scale(similarity: Float[np.ndarray, "4 4"]) -> float:
     return float(se3.similarity_scale(torch.from_numpy(similarity)))
 
 
-def _absolute_error(matched: _Matched, similarity: Float[np.ndarray, "4 4"]) -> float:
+def _absolute_error(matched: Matched, similarity: Float[np.ndarray, "4 4"]) -> float:
     estimate, truth = (p[matched.used, :3, 3] for p in (matched.estimate, matched.truth))
     if not len(truth):
         raise InputError("no true pose is known, so there is nothing to compare with")
@@ -333,7 +342,7 @@ def _absolute_error(matched: _Matched, similarity: Float[np.ndarray, "4 4"]) -> 
     return _rms(np.linalg.norm(truth - aligned, axis=-1))
 
 
-def _relative_errors(matched: _Matched, scale: float, delta: int) -> RelativeErrors:
+def _relative_errors(matched: Matched, scale: float, delta: int) -> RelativeErrors:
     if delta < 1:
         raise SettingError(f"delta is {delta}; pairs must be at least one frame apart")
     first = np.flatnonzero(matched.used[:-delta] & matched.used[delta:])
@@ -350,7 +359,7 @@ def _relative_errors(matched: _Matched, scale: float, delta: int) -> RelativeErr
 
 
 def _pair_errors(
-    matched: _Matched,
+    matched: Matched,
     scale: float,
     first: Int[np.ndarray, " pairs"],
     second: Int[np.ndarray, " pairs"],

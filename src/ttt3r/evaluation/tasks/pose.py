@@ -1,4 +1,4 @@
-"""Camera poses: absolute and relative trajectory errors after a similarity."""
+"""Camera poses: trajectory errors after a similarity, and the accuracy of all pairs of frames."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -10,6 +10,7 @@ from jaxtyping import Float64
 from ttt3r.errors import InputError
 from ttt3r.evaluation.baselines import static_camera_errors
 from ttt3r.evaluation.metrics import trajectory
+from ttt3r.evaluation.metrics.pairs import pair_accuracy
 from ttt3r.evaluation.protocols import Protocol
 from ttt3r.evaluation.sequences import Sequence, TrueFrame, read_numbers
 from ttt3r.evaluation.store import ESTIMATE, TRUTH
@@ -21,6 +22,7 @@ from ttt3r.stream import tum
 from ttt3r.types import Frame, ImagePolicy, Prediction
 
 UNKNOWN = np.full((4, 4), np.nan)
+CLOSE_DEG = 15.0  # below it the relative pose of two frames counts as right
 
 
 class PoseRecorder(Recorder):
@@ -73,6 +75,7 @@ class PoseRecorder(Recorder):
         try:
             errors = trajectory.trajectory_errors(estimate, truth, "sim3", known)
             rotation = trajectory.rotation_error_deg(estimate, truth, known)
+            pairs = pair_accuracy(estimate, truth, (CLOSE_DEG,), known)
         except InputError as error:
             return Outcome("failed", note=str(error))
         metrics = {
@@ -80,6 +83,9 @@ class PoseRecorder(Recorder):
             "rpe_translation": errors.rpe_translation,
             "rpe_rotation": errors.rpe_rotation_deg,
             "rotation": rotation,
+            "auc_30": 100.0 * pairs.auc,
+            "rra_15": 100.0 * pairs.rra[CLOSE_DEG],
+            "rta_15": 100.0 * pairs.rta[CLOSE_DEG],
             "ate_percent": 100.0 * errors.ate / trajectory.path_length(truth, known),
             "ate_static": still.ate,
             "scale": errors.scale,
