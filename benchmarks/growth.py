@@ -2,13 +2,13 @@
 
 Every family of networks takes in the same synthetic stream, a walk through furnished rooms, one
 frame at a time through `ttt3r.Session`. Each runs in a process of its own, with random weights,
-until the stream ends or a budget is spent. See the README beside this file.
+until the stream ends, a budget is spent or memory runs out. See the README beside this file.
 """
 
 import argparse
-import csv
 import json
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -16,15 +16,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine
-from ttt3r.evaluation.machine import clock, peak_memory
+import torch
 
+from benchmarks import machine
+from benchmarks.growth_report import report, write_csv
+from ttt3r.evaluation.machine import clock, peak_memory, reset_peak_memory
+
+CPU = torch.device("cpu")
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 MARKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-MIB = 2.0**20
 RECENT = 5  # frames up to a mark whose median time is reported
 SEED = 7  # of the scene
 PART = 8  # frames rendered at a time
-COLUMNS = ("family", "frame", "seconds", "state_bytes", "peak_bytes", "pointers", "ended")
+OUT_OF_MEMORY = "out of memory"
+# What PyTorch says where it has no exception of its own: on a processor, and of CUDA's libraries.
+MEMORY_WORDS = ("allocate memory", "out of memory", "ALLOC_FAILED")
 
 
 def marks_to(frames: int) -> list[int]:
@@ -58,6 +64,13 @@ def state_bytes(state: Any) -> int:
     return sum(value.numel() * value.element_size() for value in state.to_tensors().values())
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that an allocation failed."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in MEMORY_WORDS)
+
+
 def ended(frame: int, frames: int, reason: str | None) -> str:
     """Say how far a stream got, and why no further."""
     return f"all {frames} frames" if reason is None else f"stopped at frame {frame}: {reason}"
@@ -69,8 +82,9 @@ def follow(
     frames: int,
     budgets: tuple[float, float],
     read: Callable[[], dict[str, Any]],
+    device: torch.device = CPU,
 ) -> tuple[list[dict[str, Any]], str]:
-    """Push frames until they end or a budget is spent.
+    """Push frames until they end, a budget is spent or memory runs out.
 
     Args:
         push: takes in an image.
@@ -79,132 +93,102 @@ def follow(
         budgets: seconds spent in `push`, bytes of peak memory; the frame that goes beyond one is
             the last, and is measured.
         read: returns what is to be known after a frame, with "peak_bytes".
+        device: does the work.
 
     Returns:
-        One row for each frame of `marks_to` and for the last one, and how the stream ended.
+        One row for each frame of `marks_to` and for the last one taken in, and how the stream
+        ended. A frame that memory did not suffice for was not taken in.
     """
-    from torch import device
-
-    cpu, marks = device("cpu"), set(marks_to(frames))
+    marks = set(marks_to(frames))
     seconds: list[float] = []
     rows: list[dict[str, Any]] = []
+    known: dict[str, Any] = {}
     for frame, image in enumerate(images, start=1):
-        start = clock(cpu)
-        push(image)
-        seconds.append(clock(cpu) - start)
         reason = None
-        if frame < frames:
-            if sum(seconds) >= budgets[0]:
-                reason = "time budget"
-            elif (peak_memory() or 0) >= budgets[1]:
-                reason = "memory budget"
-        if frame in marks or reason:
-            since = rows[-1]["frame"] if rows else 0
-            recent = seconds[max(since, frame - RECENT) :]
-            rows.append({"frame": frame, "seconds": statistics.median(recent), **read()})
+        start = clock(device)
+        try:
+            push(image)
+            seconds.append(clock(device) - start)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = OUT_OF_MEMORY
+        else:
+            known = read()  # now, because the peak would count what a failing frame tried
+            if frame < frames:
+                reason = overspent(sum(seconds), known["peak_bytes"], budgets)
+        taken, since = len(seconds), rows[-1]["frame"] if rows else 0
+        if taken > since and (taken in marks or reason):
+            recent = seconds[max(since, taken - RECENT) :]
+            rows.append({"frame": taken, "seconds": statistics.median(recent), **known})
         if reason or frame == frames:
             return rows, ended(frame, frames, reason)
     raise ValueError(f"the stream has {len(seconds)} frames, not {frames}")
 
 
+def overspent(seconds: float, peak: int | None, budgets: tuple[float, float]) -> str | None:
+    """Name the budget that is spent, if one is."""
+    if seconds >= budgets[0]:
+        return "time budget"
+    return "memory budget" if (peak or 0) >= budgets[1] else None
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Facts about the machine and the device."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return machine.describe("cpu") | {"gpu": gpu}
+
+
 def measure(
-    key: str, width: str, stream: Path, frames: int, budgets: tuple[float, float]
+    key: str,
+    width: str,
+    stream: Path,
+    frames: int,
+    budgets: tuple[float, float],
+    device: torch.device = CPU,
+    precision: str = "float32",
 ) -> dict[str, Any]:
     """Run one family in this process."""
     import ttt3r
     from benchmarks.growth_networks import FAMILIES, WIDTHS, build, resized
 
     family, widths = FAMILIES[key], WIDTHS[width]
-    size = widths.size(family.network)
-    model = build(family, widths)
-    source = widths.sizes[16]
-    if width != "full":  # where a frame takes seconds, the first one is not special
-        ttt3r.Session(model, family.rule).push(resized(next(read_stream(stream, source)), size))
-    base = peak_memory()
-    session = ttt3r.Session(model, family.rule)
+    size, source = widths.size(family.network), widths.sizes[16]
+    result: dict[str, Any] = {
+        "family": key,
+        "title": family.title,
+        "rows": [],
+        "ended": ended(1, frames, OUT_OF_MEMORY),
+        "base_bytes": None,
+        "weights_bytes": None,
+        "size": size,
+        "machine": describe(device),
+    }
+    try:
+        model = build(family, widths, PRECISIONS[precision], device)
+        result["weights_bytes"] = sum(p.numel() * p.element_size() for p in model.parameters())
+        # Where a frame takes seconds, the first one is not special; on a GPU it always is.
+        if width != "full" or device.type == "cuda":
+            ttt3r.Session(model, family.rule).push(resized(next(read_stream(stream, source)), size))
+        reset_peak_memory(device)
+        result["base_bytes"] = peak_memory(device)
+        session = ttt3r.Session(model, family.rule)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return result
 
     def read() -> dict[str, Any]:
         pointers = getattr(session.state, "positions", None)
         return {
             "state_bytes": state_bytes(session.state),
-            "peak_bytes": peak_memory(),
+            "peak_bytes": peak_memory(device),
             "pointers": None if pointers is None else pointers.shape[1],
         }
 
     images = (resized(image, size) for image in read_stream(stream, source))
-    rows, end = follow(session.push, images, frames, budgets, read)
-    return {
-        "family": key,
-        "title": family.title,
-        "rows": rows,
-        "ended": end,
-        "base_bytes": base,
-        "weights_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
-        "size": size,
-        "machine": machine.describe("cpu"),
-    }
-
-
-def number(value: float | None) -> str:
-    """A number with about three digits; empty if there is none."""
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
-
-
-def report(results: list[dict[str, Any]], settings: dict[str, Any]) -> str:
-    """The measurements as Markdown."""
-    marks = marks_to(settings["frames"])
-    sizes = " or ".join(
-        dict.fromkeys(f"{result['size'][1]}x{result['size'][0]}" for result in results)
-    )
-    lines = [
-        f"## Growth with the length of the stream, {settings['width']} networks, {sizes} pixels",
-        "",
-        machine.sentence(results[0]["machine"]),
-        f"Command: `{settings['command']}`.",
-        "",
-        "Weights are random, so all points and poses are meaningless. Point3R's memory grows with "
-        "the space that its points explore: its pointers count here what random points do, not "
-        "what a trained network would keep.",
-        "",
-    ]
-    rows = []
-    for result in results:
-        last = result["rows"][-1]
-        peaks = [result["weights_bytes"], result["base_bytes"], last["peak_bytes"]]
-        peaks = [None if peak is None else peak / MIB for peak in peaks]
-        rows.append([result["title"], result["ended"], *map(number, peaks)])
-    header = ["family", "went through", "weights (MiB)", "memory before (MiB)", "peak (MiB)"]
-    lines += [machine.table(header, rows)]
-    parts = [
-        ("Milliseconds per frame", "seconds", 1e-3),
-        ("Size of the state (MiB)", "state_bytes", MIB),
-        ("Peak memory of the process so far (MiB)", "peak_bytes", MIB),
-        ("Pointers", "pointers", 1.0),
-    ]
-    for title, key, unit in parts:
-        rows = []
-        for result in results:
-            found = {row["frame"]: row[key] for row in result["rows"] if row[key] is not None}
-            if found:
-                values = [found[mark] / unit if mark in found else None for mark in marks]
-                rows.append([result["title"], *map(number, values)])
-        if rows:
-            lines += ["", machine.table([f"{title} at frame", *map(str, marks)], rows)]
-    return "\n".join(lines)
-
-
-def write_csv(results: list[dict[str, Any]], path: Path) -> None:
-    """Write one row for each family and measured frame."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for result in results:
-            for row in result["rows"]:
-                rounded = {**row, "seconds": f"{row['seconds']:.6f}"}
-                writer.writerow({"family": result["title"], **rounded, "ended": result["ended"]})
+    rows, end = follow(session.push, images, frames, budgets, read, device)
+    return result | {"rows": rows, "ended": end}
 
 
 def run_families(options: argparse.Namespace, chosen: list[str]) -> list[dict[str, Any]]:
@@ -216,6 +200,7 @@ def run_families(options: argparse.Namespace, chosen: list[str]) -> list[dict[st
         render_stream(stream, options.frames, WIDTHS[options.width].sizes[16])
         arguments = ["--width", options.width, "--frames", str(options.frames)]
         arguments += ["--seconds", str(options.seconds), "--memory", str(options.memory)]
+        arguments += ["--device", str(options.device), "--precision", options.precision]
         arguments += ["--stream", str(stream), "--worker"]
         results = []
         for key in chosen:
@@ -231,12 +216,32 @@ def command_line() -> str:
     return " ".join([*words, "python -m benchmarks.growth", *sys.argv[1:]])
 
 
+def find_device(name: str) -> torch.device:
+    """Return `cpu`, `cuda` or a numbered one such as `cuda:1`.
+
+    Raises:
+        argparse.ArgumentTypeError: if it is none of these, or this machine does not have it.
+    """
+    found = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"choose cpu, cuda or a GPU such as cuda:1, not {name!r}")
+    count = 1 if name == "cpu" else torch.cuda.device_count()
+    if int(found[1] or 0) >= count:
+        last = f"the last GPU here is cuda:{count - 1}" if count else "PyTorch finds no CUDA GPU"
+        raise argparse.ArgumentTypeError(f"{name} is not available: {last}")
+    return torch.device(name)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
     parser.add_argument("--width", choices=("small", "full", "tiny"), default="small")
     parser.add_argument("--frames", type=int, default=MARKS[-1], help="length of the stream")
     parser.add_argument("--seconds", type=float, default=120.0, help="budget of each family")
     parser.add_argument("--memory", type=float, default=16.0, help="budget of each family in GiB")
+    parser.add_argument("--device", type=find_device, default=CPU, help="cpu, cuda, cuda:1, …")
+    parser.add_argument(
+        "--precision", choices=tuple(PRECISIONS), default="float32", help="of encoder and decoders"
+    )
     parser.add_argument("--only", help="families, separated by commas")
     parser.add_argument("--csv", type=Path, help="also write a table to this file")
     parser.add_argument("--plot", type=Path, help="also draw a figure (PNG)")
@@ -248,8 +253,8 @@ def main() -> None:
         parser.error(f"a stream has at least one frame, not {options.frames}")
     if options.worker:
         budgets = (options.seconds, options.memory * machine.GIB)
-        result = measure(options.worker, options.width, options.stream, options.frames, budgets)
-        print(json.dumps(result))
+        run = (options.width, options.stream, options.frames, budgets)
+        print(json.dumps(measure(options.worker, *run, options.device, options.precision)))
         return
     from benchmarks.growth_networks import FAMILIES
 
@@ -261,8 +266,14 @@ def main() -> None:
 
         require_matplotlib()
     results = run_families(options, chosen)
-    settings = {"width": options.width, "frames": options.frames, "command": command_line()}
-    print(report(results, settings))
+    settings = {
+        "width": options.width,
+        "frames": options.frames,
+        "device": str(options.device),
+        "precision": options.precision,
+        "command": command_line(),
+    }
+    print(report(results, settings, marks_to(options.frames)))
     if options.csv:
         write_csv(results, options.csv)
     if options.json:

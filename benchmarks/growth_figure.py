@@ -4,14 +4,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+from benchmarks.growth_report import MIB, on_gpu
 from ttt3r.evaluation.reports.figures import BLACK, COLOURS, new_figure
 
-MIB = 2.0**20
 PANELS = (
     ("seconds", 1e-3, "time per frame (ms)"),
     ("state_bytes", MIB, "size of the state (MiB)"),
     ("peak_bytes", MIB, "peak memory of the process (MiB)"),
 )
+GPU_PANELS = (*PANELS[:2], ("peak_bytes", MIB, "peak GPU memory (MiB)"))
 # Rules of one network share a colour and differ in dashes.
 STYLES = {
     "overwrite": (COLOURS[0], "--"),
@@ -55,7 +56,7 @@ def round_ticks(low: float, high: float) -> list[float]:
 
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:
-    """Draw three panels, one line for each family; a cross says that a budget ended it.
+    """Draw three panels, one line for each family; a cross says that it was stopped.
 
     Args:
         results: as of `growth.measure`.
@@ -64,9 +65,10 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     Raises:
         MissingExtraError: if matplotlib is not installed.
     """
-    title = "What a stream costs as it gets longer (a cross: a budget ended it)"
+    title = "What a stream costs as it gets longer (a cross: stopped by a budget or lack of memory)"
+    panels = GPU_PANELS if on_gpu(results) else PANELS
     with new_figure(path, title, 15.0, 4.8) as figure:
-        for axis, (key, unit, name) in zip(figure.subplots(1, 3), PANELS, strict=True):
+        for axis, (key, unit, name) in zip(figure.subplots(1, 3), panels, strict=True):
             axis.set_title(name, loc="left")
             axis.set_xlabel("frame")
             lines = _draw_lines(axis, results, key, unit)

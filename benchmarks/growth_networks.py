@@ -125,10 +125,23 @@ FAMILIES = {
 }
 
 
-def build(family: Family, widths: Widths) -> Any:
-    """Return a family's network as training would find it, the same in every process."""
+def build(
+    family: Family,
+    widths: Widths,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> Any:
+    """Return a family's network as training would find it, the same in every process.
+
+    Args:
+        family: which one.
+        widths: its size.
+        dtype: that its encoder and decoders compute in.
+        device: where it runs; None is the CPU, where its weights are made in any case.
+    """
     torch.manual_seed(0)
-    return family.network(widths.configs[family.network]).eval().requires_grad_(False)
+    network: Any = family.network(widths.configs[family.network])
+    return network.set_precision(dtype).eval().requires_grad_(False).to(device or "cpu")
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -1,21 +1,22 @@
-"""Streams end at their budget, and the figure shows what was measured."""
+"""Streams end at their budget or where memory does, with what was measured until then."""
 
-import csv
-import json
 import math
-import sys
 from dataclasses import replace
 from itertools import pairwise, repeat
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from benchmarks import growth
-from benchmarks.growth import COLUMNS, follow, marks_to, measure, read_stream, render_stream
-from benchmarks.growth_figure import round_ticks, spread_apart
+from benchmarks import growth, growth_networks
+from benchmarks.growth import (
+    follow,
+    is_out_of_memory,
+    marks_to,
+    measure,
+    read_stream,
+    render_stream,
+)
 from benchmarks.growth_networks import FAMILIES, WIDTHS
 from ttt3r.models.base import State
 from ttt3r.models.cut3r import Cut3r
@@ -25,6 +26,7 @@ from ttt3r.models.streamvggt import StreamVggt
 from ttt3r.models.vggt import Vggt
 
 NO_LIMIT = (math.inf, math.inf)
+NO_ROOM = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,19 @@ def test_the_size_of_a_state_is_that_of_its_tensors():
     assert growth.state_bytes(Twin()) == 3 * 4 * 4 + 5 * 8
 
 
+def test_half_the_precision_takes_less(stream):
+    whole, half = (
+        measure("streamvggt", "tiny", stream, 2, NO_LIMIT, precision=precision)
+        for precision in ("float32", "bf16")
+    )
+    assert half["weights_bytes"] < whole["weights_bytes"]
+    assert half["rows"][-1]["state_bytes"] < whole["rows"][-1]["state_bytes"]
+
+
+def read_nothing():
+    return {"peak_bytes": None}
+
+
 def scripted(monkeypatch, seconds):
     """Let each frame take the next of `seconds`; returns what `follow` pushes to."""
     now, steps = [0.0], iter(seconds)
@@ -105,104 +120,93 @@ def scripted(monkeypatch, seconds):
 
 def test_a_time_budget_ends_a_stream_at_the_frame_that_spends_it(monkeypatch):
     push = scripted(monkeypatch, [1.0] * 20)
-    rows, end = follow(push, repeat(None, 20), 20, (7.0, math.inf), lambda: {})
+    rows, end = follow(push, repeat(None, 20), 20, (7.0, math.inf), read_nothing)
     assert end == "stopped at frame 7: time budget"
     assert [row["frame"] for row in rows] == [1, 2, 5, 7]
 
 
-def test_a_memory_budget_ends_a_stream(monkeypatch):
+def test_a_memory_budget_ends_a_stream():
     peaks = iter([10, 20, 30, 40])
-    monkeypatch.setattr(growth, "peak_memory", lambda: next(peaks))
-    rows, end = follow(lambda image: None, repeat(None, 9), 9, (math.inf, 30), lambda: {})
+    rows, end = follow(
+        lambda image: None, repeat(None, 9), 9, (math.inf, 30), lambda: {"peak_bytes": next(peaks)}
+    )
     assert end == "stopped at frame 3: memory budget"
-    assert rows[-1]["frame"] == 3
+    assert [row["peak_bytes"] for row in rows] == [10, 20, 30]
 
 
 def test_a_budget_spent_by_the_last_frame_stops_nothing(monkeypatch):
     push = scripted(monkeypatch, [1.0] * 5)
-    _, end = follow(push, repeat(None, 5), 5, (5.0, math.inf), lambda: {})
+    _, end = follow(push, repeat(None, 5), 5, (5.0, math.inf), read_nothing)
     assert end == "all 5 frames"
 
 
 def test_times_are_medians_of_the_latest_frames_since_the_mark_before(monkeypatch):
     push = scripted(monkeypatch, [9.0, 2.0, 3.0, 4.0, 8.0, 1.0, 1.0, 1.0, 5.0, 6.0, 7.0, 8.0])
-    rows, _ = follow(push, repeat(None, 10), 10, NO_LIMIT, lambda: {})
+    rows, _ = follow(push, repeat(None, 10), 10, NO_LIMIT, read_nothing)
     assert [row["seconds"] for row in rows] == [9.0, 2.0, 4.0, 1.0]
+
+
+def test_an_allocation_that_fails_on_a_processor_is_known():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NO_ROOM,
+        MemoryError(),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+@pytest.mark.parametrize(("frame", "marks"), [(1, []), (2, [1]), (3, [1, 2]), (5, [1, 2, 4])])
+def test_the_end_of_memory_ends_a_stream_with_what_was_measured(error, frame, marks):
+    taken = []
+
+    def push(image):
+        if len(taken) + 1 == frame:
+            raise error
+        taken.append(image)
+
+    # The peak is read before the frame that fails, whose attempt would count.
+    rows, end = follow(push, repeat(None, 5), 5, NO_LIMIT, lambda: {"peak_bytes": len(taken)})
+    assert end == f"stopped at frame {frame}: out of memory"
+    assert [(row["frame"], row["peak_bytes"]) for row in rows] == [(mark, mark) for mark in marks]
+
+
+def test_other_errors_are_not_swallowed():
+    def push(image):
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        follow(push, repeat(None, 5), 5, NO_LIMIT, read_nothing)
+
+
+def test_the_clock_waits_for_the_device(monkeypatch):
+    asked, device = [], torch.device("cuda", 1)
+
+    def clock(device):
+        asked.append(device)
+        return float(len(asked))
+
+    monkeypatch.setattr(growth, "clock", clock)
+    rows, _ = follow(lambda image: None, repeat(None, 2), 2, NO_LIMIT, read_nothing, device)
+    assert asked == [device] * 4
+    assert [row["seconds"] for row in rows] == [1.0, 1.0]
+
+
+def test_weights_without_room_end_a_family_before_its_first_frame(monkeypatch, stream):
+    def build(*_):
+        raise NO_ROOM
+
+    monkeypatch.setattr(growth_networks, "build", build)
+    result = measure("vggt", "tiny", stream, 5, NO_LIMIT)
+    assert (result["rows"], result["ended"]) == ([], "stopped at frame 1: out of memory")
+    assert result["weights_bytes"] is None
 
 
 def test_a_short_stream_is_an_error():
     with pytest.raises(ValueError, match="3 frames, not 4"):
-        follow(lambda image: None, repeat(None, 3), 4, NO_LIMIT, lambda: {})
-
-
-def test_labels_keep_their_order_and_distance():
-    moved = spread_apart([0.0, 0.01, 0.5, 0.98, 0.99, 1.0], 0.1)
-    assert moved == sorted(moved) and moved[-1] == 1.0 and moved[0] == 0.0
-    assert min(np.diff(moved)) > 0.1 - 1e-9
-    assert spread_apart([0.2, 0.6], 0.1) == [0.2, 0.6]
-
-
-def test_ticks_are_round_and_few():
-    assert round_ticks(0.9, 12.0) == [1.0, 2.0, 5.0, 10.0]
-    assert round_ticks(0.9, 1100.0) == [1.0, 10.0, 100.0, 1000.0]
-    assert round_ticks(253.0, 331.0) == [253.0, 331.0]
-
-
-def run_here(monkeypatch, *arguments):
-    """Run the command with its workers in this process."""
-    options = {}
-
-    def here(module, words):
-        options.update(zip(words[::2], words[1::2], strict=True))
-        assert module == "growth"
-        budgets = (float(options["--seconds"]), float(options["--memory"]) * 2.0**30)
-        frames, path = int(options["--frames"]), Path(options["--stream"])
-        result = measure(options["--worker"], options["--width"], path, frames, budgets)
-        return json.loads(json.dumps(result))
-
-    monkeypatch.setattr("benchmarks.machine.in_subprocess", here)
-    monkeypatch.setattr(sys, "argv", ["growth", "--width", "tiny", *arguments])
-    growth.main()
-
-
-def test_the_command_writes_report_table_and_figure(monkeypatch, capsys, tmp_path):
-    paths = {kind: tmp_path / "new" / f"growth.{kind}" for kind in ("csv", "png", "json")}
-    run_here(
-        monkeypatch, "--frames", "6", "--only", "ttt3r,point3r", "--csv", str(paths["csv"]),
-        "--plot", str(paths["png"]), "--json", str(paths["json"]),
-    )  # fmt: skip
-    printed = capsys.readouterr().out
-    assert "| CUT3R, ttt3r | all 6 frames |" in printed
-    assert "python -m benchmarks.growth --width tiny --frames 6" in printed
-    pointers = [line for line in printed.splitlines() if line.startswith("| Point3R, fuse | 4 |")]
-    assert len(pointers) == 1
-
-    with paths["csv"].open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS
-    assert [(row["family"], row["frame"]) for row in rows] == [
-        (title, frame) for title in ("CUT3R, ttt3r", "Point3R, fuse") for frame in "1256"
-    ]
-    kept = json.loads(paths["json"].read_text())
-    flat = [row for result in kept["results"] for row in result["rows"]]
-    assert [int(row["state_bytes"]) for row in rows] == [row["state_bytes"] for row in flat]
-
-    picture = np.asarray(Image.open(paths["png"]).convert("RGB"))
-    assert picture.shape[1] > 2 * picture.shape[0]
-    for panel in np.array_split(picture, 3, axis=1):
-        for colour in ((0x00, 0x72, 0xB2), (0x00, 0x9E, 0x73)):  # of the two families
-            assert (panel == colour).all(-1).sum() > 100
-
-
-def test_a_spent_budget_is_a_result(monkeypatch, capsys):
-    run_here(monkeypatch, "--frames", "5", "--only", "vggt", "--seconds", "0")
-    assert "| VGGT | stopped at frame 1: time budget |" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    "arguments", [("--only", "ttt3r,dust3r"), ("--frames", "0"), ("--width", "huge")]
-)
-def test_wrong_arguments_are_named(monkeypatch, capsys, arguments):
-    with pytest.raises(SystemExit):
-        run_here(monkeypatch, *arguments)
-    assert arguments[1].split(",")[-1] in capsys.readouterr().err
+        follow(lambda image: None, repeat(None, 3), 4, NO_LIMIT, read_nothing)
