@@ -37,8 +37,8 @@ ROWS = {
     "streamvggt": Row(
         "StreamVGGT", StreamVggt, "keys and values", "`keep_all`, `window`, `diverse`", "linear"
     ),
-    "vggt": Row("VGGT", Vggt, "all images", "look again: `keep_all`, `window`", "quadratic"),
-    "fast3r": Row("Fast3R", Fast3r, "all images", "look again: `keep_all`, `window`", "quadratic"),
+    "vggt": Row("VGGT", Vggt, "all images", "`once`; `keep_all`, `window`", "quadratic"),
+    "fast3r": Row("Fast3R", Fast3r, "all images", "`once`; `keep_all`, `window`", "quadratic"),
 }
 
 

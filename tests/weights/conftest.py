@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.weights.published import PLAIN_VGGT
 from ttt3r.weights.catalogue import CATALOGUE
 from ttt3r.weights.random import random_weights
 
@@ -56,3 +57,16 @@ def tiny_dpt_pth(tmp_path_factory: pytest.TempPathFactory) -> Path:
         alias = key.replace(f"layer{level}_rn", f"layer_rn.{level - 1}")
         tensors[alias] = tensors[key]
     return save(tmp_path_factory.mktemp("tiny") / "dpt.pth", tensors, TINY_DPT)
+
+
+@pytest.fixture(scope="session")
+def vggt_tensors() -> dict[str, Tensor]:
+    return random_weights(PLAIN_VGGT)
+
+
+@pytest.fixture(scope="session")
+def vggt_pt(vggt_tensors: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As VGGT is published: a flat state dict."""
+    path = tmp_path_factory.mktemp("vggt") / "model.pt"
+    torch.save(vggt_tensors, path)
+    return path

@@ -19,7 +19,7 @@ STREAMVGGT_URL = "https://huggingface.co/lch01/StreamVGGT"
 POINT3R_URL = "https://github.com/YkiWu/Point3R"
 FAST3R_URL = "https://huggingface.co/jedyang97/Fast3R_ViT_Large_512"
 NON_COMMERCIAL = "CC-BY-NC-SA-4.0"
-VGGT_LICENCE = "VGGT License"
+VGGT_LICENCE = "CC-BY-NC-4.0"
 FAST3R_LICENCE = "FAIR Noncommercial Research License"
 # StreamVGGT was made from VGGT's weights, some of which are in it unchanged.
 STREAMVGGT_LICENCE = f"{NON_COMMERCIAL} AND {VGGT_LICENCE}"
@@ -267,5 +267,5 @@ def licence_notice(info: WeightsInfo) -> str:
 
 
 def _restriction(licence: str) -> str:
-    is_restricted = "-NC" in licence or VGGT_LICENCE in licence or licence == FAST3R_LICENCE
+    is_restricted = "-NC" in licence or licence == FAST3R_LICENCE
     return ", no commercial use" if is_restricted else ""
