@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"nn", "rules", "geometry"},
     "weights": {"models"},
     "sources": {"geometry"},
-    "stream": {"models.base", "models.set_stream", "weights", "rules", "sources", "geometry"},
+    "stream": {"models.base", "models.adapters", "weights", "rules", "sources", "geometry"},
     "export": {"geometry", "stream"},
     "viewer": {"geometry", "stream"},
     "evaluation": {"geometry", "stream", "sources", "scenes", "models.base"},

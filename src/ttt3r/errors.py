@@ -29,6 +29,10 @@ class SessionError(Ttt3rError):
     """A saved session that cannot be restored, or a session used in the wrong way."""
 
 
+class CapacityError(Ttt3rError):
+    """More memory was asked for than there is."""
+
+
 class MissingExtraError(Ttt3rError, ImportError):
     """An optional dependency that is not installed."""
 

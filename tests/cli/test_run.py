@@ -72,6 +72,18 @@ def test_options_arrive(clip: Path, ttt3r: Ttt3r):
     assert run[0].image.shape == (32, 48, 3)
 
 
+def test_images_are_turned_and_cut(clip: Path, ttt3r: Ttt3r):
+    words = ("--rotate", 90, "--crop", "1:1", "--size", 48, "--outputs", "pose", "--out", "a")
+    assert ttt3r("run", clip, *TINY, *words).status == 0
+    run = Run.open("a")
+    assert run.manifest["source"]["arranged"] == ["rotate 90", "crop 1:1"]
+    transform = run[0].transform
+    assert transform is not None and transform.original_size[0] == transform.original_size[1]
+    assert "rotate 90, crop 1:1" in ttt3r("info", "a").out
+    refused = ttt3r("run", clip, *TINY, "--rotate", 45, "--out", "b")
+    assert refused.status == 2 and "90" in refused.err and not Path("b").exists()
+
+
 def test_images_have_a_frame_rate(ttt3r: Ttt3r, tmp_path: Path):
     for number in range(3):
         Image.new("RGB", (64, 48), (80 * number, 0, 0)).save(tmp_path / f"{number}.png")

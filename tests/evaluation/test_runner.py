@@ -9,6 +9,7 @@ import torch
 
 from tests.evaluation.tasks.told import protocol, scene
 from tests.networks import random_tiny
+from tests.vggt_networks import random_tiny as random_vggt
 from ttt3r.errors import InputError, RunError, SettingError
 from ttt3r.evaluation import protocols, runner
 from ttt3r.evaluation.results import METRICS
@@ -16,6 +17,8 @@ from ttt3r.evaluation.runner import Plan, evaluate, make_plan, run_sequence, set
 from ttt3r.evaluation.sequences import ArraySequence, First
 from ttt3r.evaluation.store import Store, evaluations_in
 from ttt3r.evaluation.tasks import RECORDERS
+from ttt3r.stream import clips
+from ttt3r.stream.placing import place
 from ttt3r.stream.session import Session
 
 LENGTHS = (3, 5, None)
@@ -78,6 +81,36 @@ def test_one_pass_scores_as_a_run_per_length_does(tmp_path, task):
 
 
 @pytest.mark.parametrize("task", ["pose", "depth", "recon"])
+def test_one_look_per_length_scores_as_looks_by_hand_do(tmp_path, task):
+    """A network that looks once sees no more than the frames that are scored."""
+    network = random_vggt("vggt")
+    size = dataclasses.replace(network.image_policy, size=56)
+    of = Plan(protocol(task), LENGTHS, (renamed("one", 4, 1),), complete=True)
+    one = settings_of(of, clips.open_session(network), 56, "float32")
+    assert one.rule == "once"
+    with Store(tmp_path / "ev", one) as store:
+        (found,) = evaluate(of, network, store, one).sequences
+    assert [score.frames for score in found.scores] == [3, 4, 4]
+    for score in found.scores:
+        truth = First(renamed("one", 4, 1), score.frames)
+        recorder = RECORDERS[task](protocol(task), truth, size, tmp_path)
+        images = [recorder.prepare(true).image for true in truth]
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 127.5 - 1
+        with torch.no_grad():
+            looked = network.predict(pixels[None], recorder.outputs)
+        for i in range(score.frames):
+            recorder.take(
+                place(
+                    looked.view(i), None, i, frozenset(recorder.outputs), 0, torch.eye(4).double()
+                )
+            )
+        by_hand = recorder.score(score.frames)
+        recorder.close()
+        assert score.status == by_hand.status == "ok"
+        assert score.metrics == pytest.approx(by_hand.metrics, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("task", ["pose", "depth", "recon"])
 def test_an_evaluation_is_written_and_read_back(tmp_path, task):
     found = run(tmp_path, plan(task))
     assert [s.sequence for s in found.sequences] == ["one", "two"]
@@ -129,7 +162,7 @@ class Breaking(Session):
 
 
 def test_running_out_of_memory_is_a_failure_of_the_longer_lengths(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "Session", Breaking)
+    monkeypatch.setattr(clips, "Session", Breaking)
     found = run(tmp_path, plan())
     one, two = found.sequences
     assert [score.status for score in one.scores] == ["ok", "failed", "failed"]

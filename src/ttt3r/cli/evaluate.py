@@ -181,11 +181,11 @@ class EvalCommand(Command):
             SettingError: if the rule or the reset policy is unknown.
         """
         from ttt3r.evaluation.runner import settings_of
-        from ttt3r.stream.session import Session
+        from ttt3r.stream.clips import open_session
         from ttt3r.weights import choose_precision
 
-        session = Session(model, rule, self.reset)
-        dtype = choose_precision(self.precision, session.state.age.device)
+        session = open_session(model, rule, self.reset)
+        dtype = choose_precision(self.precision, session.device)
         size = model.image_policy.size if self.size is None else self.size
         if size > LARGEST_SIZE:
             raise SettingError(f"images of {size} pixels are too large; at most {LARGEST_SIZE}")

@@ -107,6 +107,7 @@ def _sizes(folder: Path) -> dict[str, int]:
 def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     model, source = facts["model"], facts["source"]
     meaning = MEANING.get(facts["status"], "")
+    name = str(source.get("path") or source.get("kind"))
     trained = "" if model["trained"] else ", not trained: the output is not a reconstruction"
     lines = [
         ("run", facts["folder"]),
@@ -119,7 +120,7 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("stitch", facts["stitch"]),
         ("outputs", ", ".join(facts["outputs"])),
         ("image size", f"{facts['size']} pixels"),
-        ("source", str(source.get("path") or source.get("kind"))),
+        ("source", ", ".join([name, *source.get("arranged", [])])),
     ]
     if facts["duration"] is not None:
         lines.append(("duration", duration_text(facts["duration"])))

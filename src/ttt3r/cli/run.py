@@ -38,12 +38,15 @@ class RunCommand(Command):
 
     rule: Annotated[str | None, option("RULE", "the family's own; ttt3r for CUT3R")] = None
     """How the state is updated. CUT3R: ttt3r, overwrite (as published), damped(RULE, FACTOR);
-    Point3R: fuse, append; others keep frames: keep_all, window(FRAMES), diverse(FRAMES)."""
+    Point3R: fuse, append; StreamVGGT: keep_all, window(FRAMES), diverse(FRAMES); VGGT, Fast3R:
+    once (one look per stretch between resets), or anew for each frame keep_all, window(FRAMES)."""
 
     reset: Annotated[str, option("FRAMES")] = "100"
     """Start afresh after this many frames, or never."""
 
-    stitch: Annotated[str, option("STITCHING")] = "pose"
+    stitch: Annotated[
+        str | None, option("STITCHING", "pose where lengths are metric, else similarity")
+    ] = None
     """How the stretches between resets are joined: pose, or similarity (carries scale)."""
 
     outputs: Annotated[tuple[Output, ...], option("OUTPUT ...")] = ("points", "pose")
@@ -63,6 +66,12 @@ class RunCommand(Command):
 
     fps: Annotated[float, option("RATE")] = 30.0
     """Frames per second of images, which carry no time of their own."""
+
+    rotate: Annotated[int, option("DEGREES")] = 0
+    """Turn the images clockwise first, by 90, 180 or 270 degrees."""
+
+    crop: Annotated[str | None, option("WIDTH:HEIGHT", "nothing is cut")] = None
+    """Cut the turned images to this aspect about their centre, such as 4:3."""
 
     device: Annotated[str, option("DEVICE")] = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1, …"""
@@ -126,13 +135,15 @@ class RunCommand(Command):
             start=self.start,
             end=self.end,
             fps=self.fps,
+            rotate=self.rotate,
+            crop=self.crop,
             device=self.device,
             precision=self.precision,
         )
 
     def consume(self, reconstruction: "Reconstruction", stop: StopRequest) -> bool:
         """Let the frames pass; return whether all of them did."""
-        device = str(reconstruction.session.state.age.device)
+        device = str(reconstruction.session.device)
         shown = progress(
             reconstruction.total,
             reconstruction.resumed_at,
@@ -153,7 +164,7 @@ class RunCommand(Command):
         from ttt3r.stream.run import Run
 
         run = Run.open(str(self.out))
-        done = reconstruction.session.index - reconstruction.resumed_at
+        done = reconstruction.done - reconstruction.resumed_at
         line = f"{done} frames in {duration_text(seconds)} ({done / seconds:.1f} per second)"
         length = trajectory_length(run)
         if length is not None:

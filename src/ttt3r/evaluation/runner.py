@@ -1,12 +1,13 @@
 """Stream sequences through a session, score them at every length, and write what was found.
 
 A streaming model has seen only the first N frames when it answers the N-th, so one pass over the
-longest length gives the answers for all shorter ones.
+longest length gives the answers for all shorter ones. A model that looks once at a whole clip takes
+a pass for each length.
 """
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,20 +19,20 @@ from ttt3r.evaluation import machine
 from ttt3r.evaluation.datasets.base import Task
 from ttt3r.evaluation.protocols import Protocol
 from ttt3r.evaluation.results import Evaluation, Score, SequenceScores, Settings, means
-from ttt3r.evaluation.sequences import Sequence
+from ttt3r.evaluation.sequences import First, Sequence
 from ttt3r.evaluation.store import Store, explained
 from ttt3r.evaluation.tasks import RECORDERS, Outcome, Recorder
 from ttt3r.models.base import SetModel, StreamModel
-from ttt3r.stream.session import Session
+from ttt3r.stream.base import SessionBase
+from ttt3r.stream.clips import ClipSession, open_session
+from ttt3r.stream.shortage import MEMORY_ERRORS, shortage
+from ttt3r.types import Frame
 
 # Frames without which a task has no answer: a similarity takes three positions.
 SHORTEST: dict[Task, int] = {"pose": 3, "depth": 1, "recon": 1}
 
 Length = int | None
 Update = Callable[[int], None]
-
-# On a processor PyTorch says so in a plain RuntimeError.
-MEMORY_ERRORS = (torch.OutOfMemoryError, MemoryError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def make_plan(
     return Plan(protocol, lengths, tuple(opened), chosen == known)
 
 
-def settings_of(plan: Plan, session: Session, size: int, precision: str) -> Settings:
+def settings_of(plan: Plan, session: SessionBase, size: int, precision: str) -> Settings:
     """Describe an evaluation."""
     protocol, weights = plan.protocol, session.model.weights
     return Settings(
@@ -129,7 +130,7 @@ def settings_of(plan: Plan, session: Session, size: int, precision: str) -> Sett
         reset=values.to_text(session.reset),
         size=size,
         precision=precision,
-        device=session.state.age.device.type,
+        device=session.device.type,
     )
 
 
@@ -159,15 +160,25 @@ def evaluate(
     for sequence in plan.sequences:
         scores = store.read(label, sequence.name)
         if scores is None:
-            session = _session(model, settings)
             folder = store.sequence(label, sequence.name)
             with explained(store.folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                recorder = _recorder(plan.protocol, sequence, session, settings.size, folder)
-                before = done
-                scores = run_sequence(
-                    session, recorder, plan.lengths, lambda n, start=before: progress(start + n)
-                )
+                parts = []
+                for frames, lengths in passes(_session(model, settings), plan.lengths, sequence):
+                    session, before = _session(model, settings), done
+                    part = First(sequence, frames)
+                    recorder = _recorder(plan.protocol, part, session, settings.size, folder)
+                    # A shorter pass counts as nothing done, but lets a signal through.
+                    share = int(frames == len(sequence) or lengths[-1] == plan.lengths[-1])
+                    parts.append(
+                        run_sequence(
+                            session,
+                            recorder,
+                            lengths,
+                            lambda n, start=before, share=share: progress(start + share * n),
+                        )
+                    )
+                scores = _joined(parts)
                 store.write(label, scores)
         finished.append(scores)
         done += len(sequence)
@@ -180,8 +191,27 @@ def evaluate(
     return evaluation
 
 
+def passes(
+    session: SessionBase, lengths: tuple[Length, ...], sequence: Sequence
+) -> list[tuple[int, tuple[Length, ...]]]:
+    """Return how many frames to show from the start, time after time, and what to score each time.
+
+    Args:
+        session: whose answers for some frames may or may not depend on later ones.
+        lengths: numbers of frames to score at, ascending; None for all there are.
+        sequence: what will be shown.
+    """
+    total = len(sequence)
+    if not isinstance(session, ClipSession):
+        return [(total, lengths)]
+    groups: dict[int, list[Length]] = {}
+    for length in lengths:
+        groups.setdefault(total if length is None else min(length, total), []).append(length)
+    return [(frames, tuple(group)) for frames, group in groups.items()]
+
+
 def run_sequence(
-    session: Session,
+    session: SessionBase,
     recorder: Recorder,
     lengths: tuple[Length, ...],
     progress: Update = lambda done: None,
@@ -194,7 +224,7 @@ def run_sequence(
         lengths: numbers of frames; None for all there are.
         progress: called with the number of frames shown.
     """
-    began, device = time.perf_counter(), session.state.age.device
+    began, device = time.perf_counter(), session.device
     machine.reset_peak_memory(device)
     try:
         seconds, note = _show(session, recorder, progress)
@@ -222,7 +252,8 @@ def run_sequence(
                     frames_per_second=frames / taken if taken else None,
                 )
             )
-        recorder.keep()
+        if seconds:  # else a shorter pass may have left something better
+            recorder.keep()
     finally:
         recorder.close()
     return SequenceScores(
@@ -234,21 +265,50 @@ def run_sequence(
     )
 
 
-def _show(session: Session, recorder: Recorder, progress: Update) -> tuple[list[float], str]:
-    """Return the seconds each frame took in the session, and why the stream ended early if so."""
-    device = session.state.age.device
-    seconds: list[float] = []
-    for true in recorder.sequence:
-        frame = recorder.prepare(true)
-        start = machine.clock(device)
+class _Prepared(Iterator[Frame]):
+    """The frames of a sequence, prepared one by one, and the seconds that this took."""
+
+    def __init__(self, recorder: Recorder, device: torch.device) -> None:
+        self.seconds = 0.0
+        self._recorder, self._device = recorder, device
+        self._frames = iter(recorder.sequence)
+
+    def __next__(self) -> Frame:
+        start = machine.clock(self._device)
         try:
-            prediction = session.push(frame)
+            return self._recorder.prepare(next(self._frames))
+        finally:
+            self.seconds += machine.clock(self._device) - start
+
+
+def _show(session: SessionBase, recorder: Recorder, progress: Update) -> tuple[list[float], str]:
+    """Return the seconds each frame took in the session, and why the stream ended early if so."""
+    device = session.device
+    seconds: list[float] = []
+    frames = _Prepared(recorder, device)
+    predictions = session.stream(frames)
+    while True:
+        start, before = machine.clock(device), frames.seconds
+        try:
+            prediction = next(predictions, None)
         except MEMORY_ERRORS as error:
             return seconds, f"frame {len(seconds)}: {_out_of_memory(error)}"
-        seconds.append(machine.clock(device) - start)
+        if prediction is None:
+            return seconds, ""
+        seconds.append(machine.clock(device) - start - (frames.seconds - before))
         recorder.take(prediction)
         progress(len(seconds))
-    return seconds, ""
+
+
+def _joined(parts: list[SequenceScores]) -> SequenceScores:
+    """Join what several passes over one sequence found."""
+    peaks = [part.peak_memory for part in parts if part.peak_memory is not None]
+    return dataclasses.replace(
+        parts[-1],
+        scores=tuple(score for part in parts for score in part.scores),
+        peak_memory=max(peaks, default=None),
+        seconds=sum(part.seconds or 0.0 for part in parts),
+    )
 
 
 def _score(recorder: Recorder, frames: int) -> Outcome:
@@ -260,19 +320,19 @@ def _score(recorder: Recorder, frames: int) -> Outcome:
 
 def _out_of_memory(error: Exception) -> str:
     """Return what an error says that means too little memory; raise any other."""
-    text = str(error).partition("\n")[0]
-    if type(error) is RuntimeError and "allocate memory" not in text:
+    text = shortage(error)
+    if text is None:
         raise error
-    return f"out of memory: {text}"
+    return text
 
 
-def _session(model: StreamModel | SetModel, settings: Settings) -> Session:
+def _session(model: StreamModel | SetModel, settings: Settings) -> SessionBase:
     outputs = RECORDERS[settings.task].outputs
-    return Session(model, settings.rule, settings.reset, outputs)
+    return open_session(model, settings.rule, settings.reset, outputs)
 
 
 def _recorder(
-    protocol: Protocol, sequence: Sequence, session: Session, size: int, folder: Path
+    protocol: Protocol, sequence: Sequence, session: SessionBase, size: int, folder: Path
 ) -> Recorder:
     policy = dataclasses.replace(session.model.image_policy, size=size)
     return RECORDERS[protocol.task](protocol, sequence, policy, folder)

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ttt3r.errors import SessionError, SettingError
+from ttt3r.geometry import se3
 from ttt3r.types import ImagePolicy
 
 # `typing.Self` cannot be checked by beartype on single methods, hence the variable.
@@ -208,6 +209,22 @@ class SetOutput:
     world_from_camera: Float[Tensor, "batch views 4 4"] | None = None
     intrinsics: Float[Tensor, "batch views 3 3"] | None = None
 
+    def view(self, index: int) -> StepOutput:
+        """Return what was said of one view, in memory of its own."""
+
+        def of_view(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[:, index].clone()
+
+        pose = of_view(self.world_from_camera)
+        return StepOutput(
+            points=of_view(self.points),
+            confidence=of_view(self.confidence),
+            world_points=of_view(self.world_points),
+            world_confidence=of_view(self.world_confidence),
+            pose_encoding=None if pose is None else se3.encoding_from_pose(pose),
+            intrinsics=of_view(self.intrinsics),
+        )
+
 
 @dataclass(frozen=True)
 class WeightsInfo:
@@ -238,6 +255,11 @@ class StreamModel(Protocol):
     capabilities: Capabilities
     image_policy: ImagePolicy
     weights: WeightsInfo
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and images are to be."""
+        ...
 
     def parse_rule(self, rule: Any = None) -> Any:
         """Return how the state is updated: from its text, as it is, or the family's own if None.
@@ -281,6 +303,11 @@ class SetModel(Protocol):
     capabilities: Capabilities
     image_policy: ImagePolicy
     weights: WeightsInfo
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and images are to be."""
+        ...
 
     def predict(
         self,

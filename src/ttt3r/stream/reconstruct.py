@@ -9,15 +9,21 @@ from typing import Any
 import torch
 
 from ttt3r import __version__, values, weights
-from ttt3r.errors import SettingError
+from ttt3r.errors import CapacityError, SettingError
 from ttt3r.models.base import SetModel, StreamModel
 from ttt3r.sources import Source, open_source, prefetch, prepare_frame
 from ttt3r.stream import resets, stitching
-from ttt3r.stream.session import Session
+from ttt3r.stream.base import SessionBase
+from ttt3r.stream.clips import open_session
+from ttt3r.stream.shortage import MEMORY_ERRORS, shortage
 from ttt3r.stream.writer import RunWriter, check_folder
 from ttt3r.types import Prediction
 
 DECODE_AHEAD = 4
+ADVICE = (
+    "Show the network less at once: fewer frames (--reset 50, --stride 2, or a rule with a bound), "
+    "smaller images (--size), or --precision bf16"
+)
 
 
 def reconstruct(
@@ -26,7 +32,7 @@ def reconstruct(
     model: str | Path | StreamModel | SetModel = "builtin",
     rule: Any = None,
     reset: "str | int | resets.ResetPolicy | None" = None,
-    stitch: "str | stitching.Stitching" = "pose",
+    stitch: "str | stitching.Stitching | None" = None,
     outputs: Collection[str] = ("points", "pose"),
     size: int | None = None,
     out: str | Path | None = None,
@@ -37,6 +43,8 @@ def reconstruct(
     start: float | None = None,
     end: float | None = None,
     fps: float = 30.0,
+    rotate: int = 0,
+    crop: str | None = None,
     device: str = "auto",
     precision: str = "auto",
 ) -> "Reconstruction":
@@ -45,7 +53,8 @@ def reconstruct(
     Args:
         source: video file, folder, glob pattern, list of image files, or iterable of uint8 arrays.
         model: a model, or what `ttt3r.load` takes.
-        rule: update rule, see `Session`.
+        rule: update rule, see `Session`. With a model that looks at all views at once, None and
+            "once" look once at each segment, and its predictions come when the segment has ended.
         reset: reset policy, see `Session`.
         stitch: how segments are joined, see `Session`.
         outputs: what to compute, see `Session`.
@@ -58,6 +67,8 @@ def reconstruct(
         start: skip this many seconds.
         end: stop at this many seconds.
         fps: frame rate of sources that have no timestamps of their own.
+        rotate: degrees by which images are turned clockwise first: 0, 90, 180 or 270.
+        crop: "WIDTH:HEIGHT", such as "4:3", to which the turned images are cut about their centre.
         device: where to load a model that is given by name or path, see `ttt3r.load`.
         precision: likewise.
 
@@ -76,11 +87,14 @@ def reconstruct(
     # All that can be checked is checked before the weights are read, which may take a while.
     if out is not None:
         check_folder(Path(out), resume=resume, overwrite=overwrite)
-    frames = open_source(source, stride=stride, start=start, end=end, fps=fps)
-    reset, stitch = resets.parse(reset), stitching.parse(stitch)
+    frames = open_source(
+        source, stride=stride, start=start, end=end, fps=fps, rotate=rotate, crop=crop
+    )
+    reset = resets.parse(reset)
+    stitch = None if stitch is None else stitching.parse(stitch)
     if isinstance(model, str | Path):
         model = weights.load(model, device, precision)
-    session = Session(model, rule, reset, outputs, stitch)
+    session = open_session(model, rule, reset, outputs, stitch)
     policy = model.image_policy if size is None else replace(model.image_policy, size=size)
     writer = None
     if out is not None:
@@ -88,14 +102,14 @@ def reconstruct(
         writer = RunWriter(Path(out), settings, resume=resume, overwrite=overwrite)
         if resume:
             try:
-                session = writer.restore(model) or session
+                session = writer.restore(type(session), model) or session
             except BaseException:
                 writer.close("failed")
                 raise
     return Reconstruction(session, frames, policy, writer, checkpoint_every)
 
 
-def describe(session: Session, source: Source, size: int) -> dict[str, Any]:
+def describe(session: SessionBase, source: Source, size: int) -> dict[str, Any]:
     """Settings of a run as JSON values, for its manifest."""
     info = session.model.weights
     return {
@@ -122,44 +136,50 @@ class Reconstruction(Iterator[Prediction]):
 
     Attributes:
         session: the running session.
+        done: number of frames whose predictions were yielded, those before `resumed_at` included.
         resumed_at: index of the first frame that is still to come, above 0 after a resume.
         total: expected number of frames including those before `resumed_at`; None if unknown.
     """
 
     def __init__(
         self,
-        session: Session,
+        session: SessionBase,
         source: Source,
         policy: Any,
         writer: RunWriter | None,
         checkpoint_every: int,
     ) -> None:
         self.session = session
-        self.resumed_at = session.index
+        finished = None if writer is None else writer.finished
+        self.resumed_at = session.index if finished is None else finished
         self.total = source.length
         self._writer = writer
         self._checkpoint_every = checkpoint_every
         self._stored = session.fork()
         prepared = (prepare_frame(frame, policy) for frame in source.frames(self.resumed_at))
         self._frames = prefetch(prepared, DECODE_AHEAD)
+        self._predictions = session.stream(self._frames)
+        self.done, self._checkpointed = self.resumed_at, session.index
         self._open = True
 
     def __next__(self) -> Prediction:
         if not self._open:
             raise StopIteration
         try:
-            frame = next(self._frames)
-            prediction = self.session.push(frame)
+            prediction = next(self._predictions)
             self._store(prediction)
         except StopIteration:
+            self._stored = self.session.fork()
             self._finish("complete")
             raise
         except KeyboardInterrupt:
             self._finish("interrupted")
             raise
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(Exception):  # the first error is the one to report
                 self._finish("failed")
+            if isinstance(error, MEMORY_ERRORS) and (what := shortage(error)):
+                raise CapacityError(f"frame {self.done}: {what}. {ADVICE}") from error
             raise
         return prediction
 
@@ -172,11 +192,13 @@ class Reconstruction(Iterator[Prediction]):
         self._finish("interrupted")
 
     def _store(self, prediction: Prediction) -> None:
+        self.done = prediction.index + 1
         if self._writer is None:
             return
         self._writer.write(prediction)
         self._stored = self.session.fork()
-        if self.session.index % self._checkpoint_every == 0:
+        if self.session.index - self._checkpointed >= self._checkpoint_every:
+            self._checkpointed = self.session.index
             self._writer.checkpoint(self._stored)
 
     def _finish(self, status: str) -> None:

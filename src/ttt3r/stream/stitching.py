@@ -118,12 +118,19 @@ class Similarity:
 REGISTRY: dict[str, type] = {"pose": PoseChain, "similarity": Similarity}
 
 
-def parse(stitching: "str | Stitching") -> Stitching:
+def parse(stitching: "str | Stitching | None", metric: bool = True) -> Stitching:
     """Return a stitching from its text ("pose", "similarity") or as it is.
+
+    Args:
+        stitching: None stands for "pose", as published with TTT3R, where lengths are metric, and
+            for "similarity" where each segment has a unit of its own.
+        metric: whether the network's lengths are metric.
 
     Raises:
         SettingError: if the text names none.
     """
+    if stitching is None:
+        return PoseChain() if metric else Similarity()
     if isinstance(stitching, str):
         return values.from_text(stitching, REGISTRY, "stitching")
     return stitching

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 from ttt3r.errors import RunError, SessionError
 from ttt3r.files import lock, write_atomically
 from ttt3r.stream import run, tum
+from ttt3r.stream.base import AnySession, SessionBase
 from ttt3r.stream.frame_file import read_pose, write_prediction
-from ttt3r.stream.session import Session
 from ttt3r.types import Prediction
 
 WAITING = 4
@@ -34,6 +34,10 @@ class RunWriter:
         resume: continue the run in `folder`; a missing one is started.
         overwrite: delete the run in `folder` first.
 
+    Attributes:
+        finished: number of frames of the run to resume if it is complete and its source did not
+            change; None if there is something to do.
+
     Raises:
         RunError: if the folder holds something else, is in use, or cannot be written, or if the
             settings differ from those of the run to resume.
@@ -52,13 +56,18 @@ class RunWriter:
         self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(WAITING)
         self._failure: BaseException | None = None
         self._trajectory: Path = folder / run.TRAJECTORY
+        self.finished: int | None = None
         with self._explained("Choose a folder that can be written."):
             self._lock = self._open(settings, resume, overwrite)
         self._thread = threading.Thread(target=self._work, name="ttt3r-writer", daemon=True)
         self._thread.start()
 
-    def restore(self, model: Any) -> Session | None:
+    def restore(self, kind: type[AnySession], model: Any) -> AnySession | None:
         """Return the session of the last checkpoint, and drop what was written after it.
+
+        Args:
+            kind: of session.
+            model: the model it was saved with.
 
         Returns:
             None if there is no checkpoint; the run then starts over.
@@ -68,8 +77,10 @@ class RunWriter:
             SessionError: if the checkpoint does not fit the model.
         """
         path = self.folder / run.SESSION
-        session = Session.load(path, model) if path.exists() else None
-        done = session.index if session else 0
+        session = kind.load(path, model) if path.exists() else None
+        done = self.finished
+        if done is None:
+            done = session.index if session else 0
         lines = []
         for index in range(done):
             stamp, pose = read_pose(run.frame_path(self.folder, index))
@@ -89,7 +100,7 @@ class RunWriter:
         """
         self._submit(lambda: self._write(prediction))
 
-    def checkpoint(self, session: Session) -> None:
+    def checkpoint(self, session: SessionBase) -> None:
         """Queue saving the session as it is now, after all frames queued so far."""
         snapshot = session.fork()
         self._submit(lambda: snapshot.save(self.folder / run.SESSION))
@@ -121,7 +132,10 @@ class RunWriter:
         held = _lock(folder)
         try:
             if resume and _has_frames(folder):
-                _compare(run.read_manifest(folder), settings)
+                stored = run.read_manifest(folder)
+                _compare(stored, settings)
+                if stored.get("status") == "complete" and _same(stored, settings, "source"):
+                    self.finished = len(list((folder / run.FRAMES).glob("*.safetensors")))
             else:
                 _clear(folder)
             (folder / run.FRAMES).mkdir(exist_ok=True)
@@ -214,6 +228,10 @@ def _lock(folder: Path) -> BinaryIO:
     if held is None:
         raise RunError(f"another process is writing the run in {folder}")
     return held
+
+
+def _same(stored: dict[str, Any], settings: dict[str, Any], key: str) -> bool:
+    return stored.get(key) == json.loads(json.dumps(settings.get(key)))
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

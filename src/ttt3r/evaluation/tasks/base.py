@@ -89,7 +89,7 @@ class Recorder(abc.ABC):
 
     @abc.abstractmethod
     def take(self, prediction: Prediction) -> None:
-        """Take what was predicted of the frame that was prepared last."""
+        """Take what was predicted of the first frame that was prepared and not yet answered for."""
 
     @abc.abstractmethod
     def score(self, frames: int) -> Outcome:

@@ -1,5 +1,6 @@
 """Depth of a video: one alignment per sequence, errors over all its valid pixels."""
 
+from collections import deque
 from pathlib import Path
 from typing import ClassVar
 
@@ -41,7 +42,7 @@ class DepthRecorder(Recorder):
         last = len(sequence) - 1
         self.shown = {round(last * i / (KEPT_FRAMES - 1)) for i in range(KEPT_FRAMES)}
         self.maps: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = []
-        self._true: TrueFrame | None = None
+        self._waiting: deque[TrueFrame] = deque()  # for what a clip's look will say of them
         self._scale = 1.0
 
     def _prepare(self, true: TrueFrame, frame: Frame) -> Frame:
@@ -51,13 +52,13 @@ class DepthRecorder(Recorder):
                 f"frame {self.count} of {self.sequence.name} has no true depth. Take a protocol "
                 "for poses, or other sequences."
             )
-        self._true = true
+        self._waiting.append(true)
         return prepare_frame(frame, self.policy, crop=False)
 
     def take(self, prediction: Prediction) -> None:
         """Take the predicted depth at the valid pixels."""
-        true, self._true = self._true, None
-        assert prediction.depth is not None and true is not None and true.depth is not None
+        true = self._waiting.popleft()
+        assert prediction.depth is not None and true.depth is not None
         depth = prediction.depth.float().cpu().numpy()
         self.wrong.append(int((~np.isfinite(depth)).sum()))
         depth = scores.resize_depth(np.nan_to_num(depth), *true.depth.shape)

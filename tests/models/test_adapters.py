@@ -1,14 +1,14 @@
-"""A set network as a stream: each step is a look at all frames that are kept."""
+"""Set networks as streams, which look at all frames at each step, and streams as set networks."""
 
 import pytest
 import torch
 
-from tests.networks import random_tiny
+from tests.networks import random_images, random_tiny
 from tests.vggt_networks import random_tiny as random_vggt
 from ttt3r.errors import SettingError
 from ttt3r.geometry import se3
-from ttt3r.models.base import StreamModel, Views
-from ttt3r.models.set_stream import SetStream, as_stream
+from ttt3r.models.adapters import SetStream, as_set, as_stream
+from ttt3r.models.base import SetModel, StreamModel, Views
 from ttt3r.models.streamvggt_policies import Window
 from ttt3r.stream.session import Session
 
@@ -110,3 +110,51 @@ def test_what_a_family_cannot_give_is_refused(model):
 def test_what_streams_is_left_as_it_is():
     cut3r = random_tiny()
     assert as_stream(cut3r) is cut3r
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rule", [None, "overwrite"])
+def test_a_stream_looks_at_sets_as_a_session_pushes(rule):
+    cut3r = random_tiny()
+    images = random_images(6).clamp(-1, 1).reshape(2, 3, 3, 48, 64)
+    outputs = ("points", "pose", "world")
+    looked = as_set(cut3r, rule).predict(images, outputs)
+    for sample in range(2):
+        session = Session(cut3r, rule, outputs=outputs)
+        for view in range(3):
+            pushed, said = session.push(images[sample, view]), looked.view(view)
+            for ours, theirs in (
+                (said.points, pushed.points),
+                (said.confidence, pushed.confidence),
+                (said.world_points, pushed.world_points),
+                (looked.world_from_camera[:, view], pushed.world_from_camera),
+            ):
+                torch.testing.assert_close(ours[sample], theirs, rtol=1e-4, atol=1e-5)
+    assert looked.intrinsics is None
+
+
+@torch.no_grad()
+def test_there_and_back_is_the_same_network(model):
+    images = frames(3)
+    again = as_set(as_stream(model)).predict(images, ("points", "pose"))
+    for i in range(3):
+        alone = model.predict(images[:, : i + 1], ("points", "pose"))
+        assert torch.equal(again.points[:, i], alone.points[:, -1])
+        assert torch.equal(again.intrinsics[:, i], alone.intrinsics[:, -1])
+
+
+def test_what_looks_at_sets_is_left_as_it_is(model):
+    assert as_set(model) is model
+    assert isinstance(as_set(random_tiny()), SetModel)
+    with pytest.raises(SettingError, match="takes no rule"):
+        as_set(model, "ttt3r")
+    with pytest.raises(SettingError, match="unknown rule"):
+        as_set(random_tiny(), "keep_all")
+    with pytest.raises(SettingError, match="at least one view"):
+        as_set(random_tiny()).predict(torch.zeros(1, 0, 3, 48, 64))
+
+
+@torch.no_grad()
+def test_the_answer_for_a_view_does_not_hold_the_whole(model):
+    looked = model.predict(frames(3), ("points",))
+    assert looked.view(1).points.untyped_storage().nbytes() == looked.points.nbytes // 3

@@ -1,12 +1,12 @@
-"""A network that looks at all views at once, as a stream: with every frame it looks again at all.
+"""Networks that look at all views at once as streams, and streams as such networks.
 
-That is what such a network costs where answers are wanted while frames arrive. Where they are not,
-`SetModel.predict` looks once.
+A stream of looks looks again at all frames with every new one: that is what an answer per frame
+costs with such a network. Where a clip is there as a whole, `SetModel.predict` looks once.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,7 +26,26 @@ from ttt3r.models.base import (
 )
 from ttt3r.models.streamvggt_policies import KeepAll, Window
 
-POLICIES: dict[str, type] = {"keep_all": KeepAll, "window": Window}
+
+@dataclass(frozen=True)
+class Once:
+    """Look once at a whole clip, when it has ended: for `stream.clips`, not for single frames."""
+
+    name: ClassVar[str] = "once"
+
+
+POLICIES: dict[str, type] = {"once": Once, "keep_all": KeepAll, "window": Window}
+
+
+def parse_policy(rule: Any = None) -> Once | KeepAll | Window:
+    """Return how a network that looks at all views at once is shown a stream; None means "once".
+
+    Raises:
+        SettingError: if a text names no policy.
+    """
+    if rule is None:
+        return Once()
+    return values.from_text(rule, POLICIES, "policy") if isinstance(rule, str) else rule
 
 
 @dataclass(frozen=True)
@@ -64,17 +83,21 @@ class SetStream:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device  # pyright: ignore[reportAttributeAccessIssue]
+        return self.model.device
 
-    def parse_rule(self, rule: str | KeepAll | Window | None = None) -> KeepAll | Window:
+    def parse_rule(self, rule: Any = None) -> KeepAll | Window:
         """Return which frames are kept: "keep_all" (None), or "window(32)" with the first frame.
 
         Raises:
             SettingError: if the text names neither.
         """
-        if rule is None:
-            return KeepAll()
-        return values.from_text(rule, POLICIES, "policy") if isinstance(rule, str) else rule
+        policy = KeepAll() if rule is None else parse_policy(rule)
+        if isinstance(policy, Once):
+            raise SettingError(
+                '"once" answers when a clip has ended, as ttt3r.reconstruct and the commands do; a '
+                'session that answers for each frame takes "keep_all" or "window(FRAMES)"'
+            )
+        return policy
 
     def initial_state(self, rule: KeepAll | Window, batch: int = 1) -> SetState:
         """State of `batch` streams before their first frame."""
@@ -134,7 +157,7 @@ class SetStream:
                 f"of {image.shape[-1]}x{image.shape[-2]}; begin another stream"
             )
         seen = torch.cat([kept, image], dim=1) if kept.shape[1] else image
-        output = _last(self.model.predict(seen, outputs))
+        output = self.model.predict(seen, outputs).view(-1)
         if update is not None:
             self._all_or_none(update, "update")
             if not bool(update.any()):
@@ -149,23 +172,79 @@ class SetStream:
             raise SettingError(f"all streams of a batch must {what} together in this family")
 
 
+class StreamSet:
+    """Offers a `StreamModel` as a `SetModel`: each look is a stream of its own, in the order given.
+
+    Args:
+        model: the network.
+        rule: how the state is updated; None takes the family's own.
+    """
+
+    def __init__(self, model: StreamModel, rule: Any = None) -> None:
+        self.model = model
+        self.rule = model.parse_rule(rule)
+        self.capabilities = model.capabilities
+        self.image_policy = model.image_policy
+        self.weights = model.weights
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    def predict(
+        self,
+        images: Float[Tensor, "batch views 3 height width"],
+        outputs: Collection[str] = ("points", "pose"),
+    ) -> SetOutput:
+        """Show the views one after the other; what is said of one knows those before it.
+
+        Raises:
+            SettingError: if an output is unknown, an image does not suit the network, or there is
+                none.
+        """
+        if not images.shape[1]:
+            raise SettingError("a set needs at least one view")
+        state = self.model.initial_state(self.rule, len(images))
+        said: list[StepOutput] = []
+        for image in images.unbind(1):
+            tokens = self.model.encode(Views(image=image))
+            state, output = self.model.step(state, tokens, self.rule, outputs)
+            said.append(output)
+        encodings = _stacked([output.pose_encoding for output in said])
+        return SetOutput(
+            points=_stacked([output.points for output in said]),
+            confidence=_stacked([output.confidence for output in said]),
+            world_points=_stacked([output.world_points for output in said]),
+            world_confidence=_stacked([output.world_confidence for output in said]),
+            world_from_camera=None if encodings is None else se3.pose_from_encoding(encodings),
+            intrinsics=_stacked([output.intrinsics for output in said]),
+        )
+
+
 def as_stream(model: StreamModel | SetModel) -> StreamModel:
     """Return a model that streams: the model itself if it can, else a `SetStream` of it."""
     return model if isinstance(model, StreamModel) else SetStream(model)
 
 
-def _last(output: SetOutput) -> StepOutput:
-    """Return what was said of the last view."""
+def as_set(model: StreamModel | SetModel, rule: Any = None) -> SetModel:
+    """Return a model that looks at sets: the model itself if it does, else a `StreamSet` of it.
 
-    def last(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor[:, -1]
+    Args:
+        model: the network.
+        rule: how a streaming model's state is updated.
 
-    pose = last(output.world_from_camera)
-    return StepOutput(
-        points=last(output.points),
-        confidence=last(output.confidence),
-        world_points=last(output.world_points),
-        world_confidence=last(output.world_confidence),
-        pose_encoding=None if pose is None else se3.encoding_from_pose(pose),
-        intrinsics=last(output.intrinsics),
-    )
+    Raises:
+        SettingError: if the rule is unknown, or is given for a model that has none.
+    """
+    if isinstance(model, StreamModel):
+        return StreamSet(model, rule)
+    if rule is not None:
+        raise SettingError("this model looks at all views at once and takes no rule")
+    return model
+
+
+def _stacked(items: Sequence[Tensor | None]) -> Tensor | None:
+    """Stack what was said of each view, if it was said of all."""
+    there = [item for item in items if item is not None]
+    return torch.stack(there, 1) if len(there) == len(items) else None

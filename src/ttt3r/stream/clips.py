@@ -1,0 +1,199 @@
+"""A stream shown clip by clip to a network that looks at all views at once.
+
+Each segment is a clip, and the network looks at it once, when its last frame is there. All answers
+for a segment are therefore of one mind, in one unit of length, but late.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ttt3r.errors import InputError, SettingError
+from ttt3r.models.adapters import Once, parse_policy
+from ttt3r.models.base import SetModel, SetOutput, State, StepOutput, StreamModel
+from ttt3r.stream import resets, stitching
+from ttt3r.stream.base import Progress, SessionBase
+from ttt3r.stream.placing import PushedImage, Shown, first, place, pose_of, read_image
+from ttt3r.stream.session import Session
+from ttt3r.types import Prediction
+
+
+@dataclass(frozen=True)
+class Joint(State):
+    """The frame that two clips share, and what the older look said of it; empty before that.
+
+    Attributes:
+        image: RGB in [-1, 1].
+        segment_from_camera: its pose in the older segment, float64.
+        points: in the camera's frame, in the older segment's unit; empty if stitching needs none.
+        confidence: of `points`.
+    """
+
+    grows: ClassVar[frozenset[str]] = frozenset(
+        {"image", "segment_from_camera", "points", "confidence"}
+    )
+
+    image: Float[Tensor, "1 frames 3 height width"]
+    segment_from_camera: Float[Tensor, "1 frames 4 4"]
+    points: Float[Tensor, "1 known height width 3"]
+    confidence: Float[Tensor, "1 known height width"]
+
+    @classmethod
+    def none(cls) -> "Joint":
+        """Before the first clip has ended."""
+        pose = torch.zeros(1, 0, 4, 4, dtype=torch.float64)
+        empty = torch.zeros(1, 0, 3, 0, 0), pose, torch.zeros(1, 0, 0, 0, 3)
+        return cls(*empty, torch.zeros(1, 0, 0, 0))
+
+    @classmethod
+    def of(cls, image: Float[Tensor, "3 height width"], output: StepOutput) -> "Joint":
+        """Keep the last frame of a clip, and what was said of it."""
+        height, width = image.shape[1:]
+        points, confidence = torch.zeros(1, 0, height, width, 3), torch.zeros(1, 0, height, width)
+        if output.points is not None and output.confidence is not None:
+            points, confidence = output.points[:, None].cpu(), output.confidence[:, None].cpu()
+        return cls(image[None, None].cpu(), pose_of(output)[None, None], points, confidence)
+
+    @property
+    def seen(self) -> stitching.Seen:
+        """What `stitching` takes."""
+        known = bool(self.points.shape[1])
+        return stitching.Seen(
+            self.segment_from_camera[0, 0],
+            self.points[0, 0] if known else None,
+            self.confidence[0, 0] if known else None,
+        )
+
+
+class ClipSession(SessionBase):
+    """Reconstructs a stream by one look at each segment.
+
+    Memory grows with the segments, not with the stream. What is saved goes on after the last
+    segment that a reset ended; of a stream that ends within a segment, that segment is looked at
+    again.
+
+    Args:
+        model: the network.
+        reset: when a segment ends, see `Session`; None looks once at the whole stream.
+        outputs: what to compute, see `Session`.
+        stitch: how segments are joined, see `Session`.
+
+    Raises:
+        SettingError: if a name is unknown.
+    """
+
+    def __init__(
+        self,
+        model: SetModel,
+        reset: "str | int | resets.ResetPolicy | None" = None,
+        outputs: Collection[str] = ("points", "pose"),
+        stitch: "str | stitching.Stitching | None" = None,
+    ) -> None:
+        super().__init__(model, Once(), Joint.none(), reset, outputs, stitch)
+
+    @classmethod
+    def begin(cls, model: StreamModel | SetModel, settings: dict[str, Any]) -> "ClipSession":
+        """See `SessionBase.begin`."""
+        if isinstance(model, StreamModel) or not isinstance(parse_policy(settings["rule"]), Once):
+            raise SettingError(
+                f"a session with the rule {settings['rule']!r} is no sequence of single looks; "
+                "load it with ttt3r.Session.load"
+            )
+        return cls(model, *(settings[name] for name in ("reset", "outputs", "stitch")))
+
+    def stream(self, images: Iterable[PushedImage]) -> Iterator[Prediction]:
+        """Take in frames, and when a segment has ended, say of each what it shows.
+
+        Args:
+            images: as `Session.push` takes them; all of a segment are of one size.
+
+        Raises:
+            InputError: if an image has the wrong form, or another size than those before it.
+            SettingError: if the images' size does not suit the model.
+        """
+        clip: list[Shown] = []
+        for image in images:
+            index = self.index + len(clip)
+            clip.append(self._read(image, index, clip))
+            if self.reset.ends_segment(index):
+                yield from self._look(clip, ends=True)
+                clip = []
+        if clip:
+            yield from self._look(clip, ends=False)
+
+    def _read(self, image: PushedImage, index: int, clip: list[Shown]) -> Shown:
+        shown = read_image(image, index)
+        before = clip[0].pixels if clip else self.state.image
+        sizes = [tuple(pixels.shape[-2:]) for pixels in (before, shown.pixels)]
+        if before.numel() and sizes[0] != sizes[1]:
+            (height, width), (new_height, new_width) = sizes
+            raise InputError(
+                f"frame {index} has {new_width}x{new_height} pixels, those before it {width}x"
+                f"{height}; one look takes images of one size. Convert them, or reconstruct the "
+                "parts alone."
+            )
+        return shown
+
+    @torch.no_grad()
+    def _predict(self, clip: list[Shown], outputs: frozenset[str]) -> SetOutput:
+        images = torch.stack([shown.pixels for shown in clip])[None]
+        images = torch.cat([self.state.image, images], 1) if self.segment else images
+        return self.model.predict(images.to(self.device), outputs)
+
+    def _look(self, clip: list[Shown], *, ends: bool) -> Iterator[Prediction]:
+        """Look once at a segment and yield what is said of its new frames."""
+        progress, replayed = self._progress, int(self.segment > 0)
+        joins = self.stitch.outputs if ends or replayed else frozenset()
+        output = self._predict(clip, self.outputs | joins)
+        placement = progress.world_from_segment
+        if replayed:
+            again = output.view(0)
+            seen = stitching.Seen(pose_of(again), first(again.points), first(again.confidence))
+            placement = self.stitch.connect(placement, self.state.seen, _on_cpu(seen))
+        for number, shown in enumerate(clip):
+            index = progress.index + number
+            said = output.view(replayed + number)
+            yield place(said, shown, index, self.outputs, progress.segment, placement)
+        if ends:
+            joint = Joint.of(clip[-1].pixels, output.view(-1))
+            index = progress.index + len(clip)
+            self._progress = Progress(joint, index, progress.segment + 1, placement)
+
+
+def open_session(
+    model: StreamModel | SetModel,
+    rule: Any = None,
+    reset: "str | int | resets.ResetPolicy | None" = None,
+    outputs: Collection[str] = ("points", "pose"),
+    stitch: "str | stitching.Stitching | None" = None,
+) -> Session | ClipSession:
+    """Open the session that suits a whole stream: one look per segment where that is enough.
+
+    Args:
+        model: the network.
+        rule: see `Session`; None, or "once", looks once at each segment with a network that looks
+            at all views at once. Its other rules look again for each frame.
+        reset: see `Session`.
+        outputs: see `Session`.
+        stitch: see `Session`.
+
+    Raises:
+        SettingError: see `Session`.
+    """
+    if not isinstance(model, StreamModel) and isinstance(parse_policy(rule), Once):
+        return ClipSession(model, reset, outputs, stitch)
+    return Session(model, rule, reset, outputs, stitch)
+
+
+def _on_cpu(seen: stitching.Seen) -> stitching.Seen:
+    """Bring what was seen to where joints are kept."""
+    points, confidence = seen.points, seen.confidence
+    return stitching.Seen(
+        seen.segment_from_camera,
+        None if points is None else points.cpu(),
+        None if confidence is None else confidence.cpu(),
+    )

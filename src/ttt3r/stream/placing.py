@@ -1,0 +1,148 @@
+"""From a pushed image to what a network takes, and from what it says to the stream's world."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from ttt3r.errors import InputError
+from ttt3r.geometry import se3
+from ttt3r.geometry.camera import default_intrinsics
+from ttt3r.geometry.focal import focal_from_points
+from ttt3r.models.base import StepOutput
+from ttt3r.types import Frame, Prediction
+
+NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
+
+PushedImage = Frame | np.ndarray | Tensor
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A pushed image.
+
+    Attributes:
+        frame: where and when it is from; its own image is not used.
+        pixels: what the network takes, RGB in [-1, 1].
+        image: what is handed back, RGB.
+    """
+
+    frame: Frame
+    pixels: Float[Tensor, "3 height width"]
+    image: UInt8[Tensor, "height width 3"]
+
+
+def read_image(image: PushedImage, index: int) -> Shown:
+    """Read a pushed image.
+
+    Args:
+        image: uint8 RGB [height, width, 3], float tensor [3, height, width] in [-1, 1], or a
+            `Frame`.
+        index: the time of an image that has none.
+
+    Raises:
+        InputError: if it has another form.
+    """
+    frame = image if isinstance(image, Frame) else None
+    content = _as_tensor(image.image if isinstance(image, Frame) else image)
+    if content.dtype == torch.uint8 and content.ndim == 3 and content.shape[2] == 3:
+        shown = content.clone()  # the caller may reuse the buffer
+        pixels = (content.permute(2, 0, 1).float() / 255 - 0.5) / 0.5
+    elif content.is_floating_point() and content.ndim == 3 and content.shape[0] == 3:
+        pixels = content.float()
+        if not bool((pixels.abs() <= 1 + 1e-3).all()):
+            raise InputError("a float image must lie in [-1, 1] without NaN; scale it first")
+        shown = ((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0)
+    else:
+        raise InputError(
+            "push takes uint8 RGB [H, W, 3] or a float tensor [3, H, W] in [-1, 1], not "
+            f"{content.dtype} {list(content.shape)}"
+        )
+    if frame is None:
+        frame = Frame(NO_IMAGE, index, timestamp=float(index))
+    return Shown(frame, pixels, shown)
+
+
+def place(
+    output: StepOutput,
+    shown: Shown | None,
+    index: int,
+    outputs: frozenset[str],
+    segment: int,
+    world_from_segment: Float[Tensor, "4 4"],
+) -> Prediction:
+    """Carry one sample of a step's output into the stream's world.
+
+    Args:
+        output: what the network said; the first sample of its batch counts.
+        shown: the image it was said of; None for a query, which shows nothing.
+        index: of the frame.
+        outputs: what was asked for.
+        segment: number of the segment.
+        world_from_segment: similarity that places it, float64.
+    """
+    scale = _scale(world_from_segment)
+    points = confidence = intrinsics = pose = world = None
+    if output.points is not None and "points" in outputs:
+        points, confidence = output.points[0], first(output.confidence)
+        intrinsics = first(output.intrinsics)
+        if intrinsics is None:
+            intrinsics = _intrinsics(points)
+        points = points if scale == 1.0 else points * scale
+    if output.pose_encoding is not None and "pose" in outputs:
+        pose = se3.place_camera(world_from_segment, pose_of(output)).float()
+    if output.world_points is not None:
+        world = output.world_points[0]
+        if segment:
+            world = se3.apply(world_from_segment.to(world), world)
+    return Prediction(
+        index=index,
+        timestamp=0.0 if shown is None else shown.frame.timestamp,
+        image=None if shown is None else shown.image.cpu(),
+        points=points,
+        confidence=confidence,
+        pose_encoding=None if pose is None else first(output.pose_encoding),
+        world_from_camera=pose,
+        intrinsics=intrinsics,
+        gate=first(output.gate) if index else None,
+        world_points=world,
+        world_confidence=first(output.world_confidence),
+        rgb=first(output.rgb),
+        segment=segment,
+        scale=scale,
+        transform=None if shown is None else shown.frame.transform,
+    )
+
+
+def pose_of(output: StepOutput) -> Float[Tensor, "4 4"]:
+    """Return the pose that a step gave the first sample, in its segment, float64 on the CPU."""
+    assert output.pose_encoding is not None
+    return se3.pose_from_encoding(output.pose_encoding[0].cpu().double())
+
+
+def first(batch: Tensor | None) -> Tensor | None:
+    """Return the first sample of a batch, if there is one."""
+    return None if batch is None else batch[0]
+
+
+def _scale(world_from_segment: Float[Tensor, "4 4"]) -> float:
+    """Scale of a segment; a chain of rigid poses is exactly 1 but for rounding."""
+    scale = float(se3.similarity_scale(world_from_segment))
+    return 1.0 if math.isclose(scale, 1.0, rel_tol=1e-9) else scale
+
+
+def _as_tensor(image: np.ndarray | Tensor) -> Tensor:
+    if isinstance(image, Tensor):
+        return image
+    try:  # torch takes neither reversed nor read-only arrays
+        return torch.from_numpy(np.require(image, requirements=("C", "W")))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"push takes arrays of numbers: {error}") from error
+
+
+def _intrinsics(points: Float[Tensor, "height width 3"]) -> Float[Tensor, "3 3"]:
+    height, width = points.shape[:2]
+    return default_intrinsics((height, width), focal_from_points(points))
