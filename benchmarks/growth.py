@@ -1,8 +1,9 @@
 """What a stream costs as it gets longer: `python -m benchmarks.growth`.
 
 Every family of networks takes in the same synthetic stream, a walk through furnished rooms, one
-frame at a time through `ttt3r.Session`. Each runs in a process of its own, with random weights,
-until the stream ends, a budget is spent or memory runs out. See the README beside this file.
+frame at a time through `ttt3r.Session`; those that look at all views at once also look once at its
+first N frames, for ever larger N. Each runs in a process of its own, with random weights, until the
+stream ends, a budget is spent or memory runs out. See the README beside this file.
 """
 
 import argparse
@@ -12,7 +13,10 @@ import re
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,8 @@ import torch
 from benchmarks import machine
 from benchmarks.growth_report import report, write_csv
 from ttt3r.evaluation.machine import clock, peak_memory, reset_peak_memory
+from ttt3r.stream.base import SessionBase
+from ttt3r.stream.shortage import MEMORY_ERRORS, shortage
 
 CPU = torch.device("cpu")
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
@@ -29,8 +35,6 @@ RECENT = 5  # frames up to a mark whose median time is reported
 SEED = 7  # of the scene
 PART = 8  # frames rendered at a time
 OUT_OF_MEMORY = "out of memory"
-# What PyTorch says where it has no exception of its own: on a processor, and of CUDA's libraries.
-MEMORY_WORDS = ("allocate memory", "out of memory", "ALLOC_FAILED")
 
 
 def marks_to(frames: int) -> list[int]:
@@ -62,13 +66,6 @@ def read_stream(path: Path, size: tuple[int, int]) -> Iterator[Any]:
 def state_bytes(state: Any) -> int:
     """Return the size of a state: what a saved session holds."""
     return sum(value.numel() * value.element_size() for value in state.to_tensors().values())
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that an allocation failed."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in MEMORY_WORDS)
 
 
 def ended(frame: int, frames: int, reason: str | None) -> str:
@@ -109,8 +106,8 @@ def follow(
         try:
             push(image)
             seconds.append(clock(device) - start)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+        except MEMORY_ERRORS as error:
+            if shortage(error) is None:
                 raise
             reason = OUT_OF_MEMORY
         else:
@@ -124,6 +121,48 @@ def follow(
         if reason or frame == frames:
             return rows, ended(frame, frames, reason)
     raise ValueError(f"the stream has {len(seconds)} frames, not {frames}")
+
+
+def look_at(
+    look: Callable[[list[Any]], Any],
+    images: Callable[[], Iterator[Any]],
+    frames: int,
+    budgets: tuple[float, float],
+    read: Callable[[], dict[str, Any]],
+    device: torch.device = CPU,
+) -> tuple[list[dict[str, Any]], str]:
+    """Look once at ever more frames until they end, a budget is spent or memory runs out.
+
+    Args:
+        look: answers for images.
+        images: begins the stream.
+        frames: its length.
+        budgets: seconds spent in all looks together, bytes of peak memory; the look that goes
+            beyond one is the last, and is measured.
+        read: see `follow`.
+        device: does the work.
+
+    Returns:
+        One row for each look, with the seconds per frame, and how it ended.
+    """
+    spent = 0.0
+    rows: list[dict[str, Any]] = []
+    for count in marks_to(frames):
+        clip = list(islice(images(), count))
+        start = clock(device)
+        try:
+            look(clip)
+        except MEMORY_ERRORS as error:
+            if shortage(error) is None:
+                raise
+            return rows, ended(count, frames, OUT_OF_MEMORY)
+        seconds = clock(device) - start
+        spent += seconds
+        rows.append({"frame": count, "seconds": seconds / count, **read()})
+        reason = overspent(spent, rows[-1]["peak_bytes"], budgets)
+        if reason and count < frames:
+            return rows, ended(count, frames, reason)
+    return rows, ended(frames, frames, None)
 
 
 def overspent(seconds: float, peak: int | None, budgets: tuple[float, float]) -> str | None:
@@ -149,8 +188,9 @@ def measure(
     precision: str = "float32",
 ) -> dict[str, Any]:
     """Run one family in this process."""
-    import ttt3r
     from benchmarks.growth_networks import FAMILIES, WIDTHS, build, resized
+    from ttt3r.stream.clips import open_session
+    from ttt3r.stream.session import Session
 
     family, widths = FAMILIES[key], WIDTHS[width]
     size, source = widths.size(family.network), widths.sizes[16]
@@ -164,30 +204,40 @@ def measure(
         "size": size,
         "machine": describe(device),
     }
+
+    def images() -> Iterator[Any]:
+        return (resized(image, size) for image in read_stream(stream, source))
+
+    def show(session: SessionBase, clip: Iterable[Any]) -> None:
+        deque(session.stream(clip), maxlen=0)
+
     try:
         model = build(family, widths, PRECISIONS[precision], device)
         result["weights_bytes"] = sum(p.numel() * p.element_size() for p in model.parameters())
         # Where a frame takes seconds, the first one is not special; on a GPU it always is.
         if width != "full" or device.type == "cuda":
-            ttt3r.Session(model, family.rule).push(resized(next(read_stream(stream, source)), size))
+            show(open_session(model, family.rule), [next(images())])
         reset_peak_memory(device)
         result["base_bytes"] = peak_memory(device)
-        session = ttt3r.Session(model, family.rule)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        session = open_session(model, family.rule)
+    except MEMORY_ERRORS as error:
+        if shortage(error) is None:
             raise
         return result
 
     def read() -> dict[str, Any]:
         pointers = getattr(session.state, "positions", None)
+        streams = isinstance(session, Session)
         return {
-            "state_bytes": state_bytes(session.state),
+            "state_bytes": state_bytes(session.state) if streams else None,
             "peak_bytes": peak_memory(device),
             "pointers": None if pointers is None else pointers.shape[1],
         }
 
-    images = (resized(image, size) for image in read_stream(stream, source))
-    rows, end = follow(session.push, images, frames, budgets, read, device)
+    if isinstance(session, Session):
+        rows, end = follow(session.push, images(), frames, budgets, read, device)
+    else:
+        rows, end = look_at(partial(show, session), images, frames, budgets, read, device)
     return result | {"rows": rows, "ended": end}
 
 

@@ -21,7 +21,9 @@ STYLES = {
     "streamvggt": (COLOURS[1], "-"),
     "window": (COLOURS[1], "--"),
     "vggt": (COLOURS[3], "-"),
+    "vggt_once": (COLOURS[3], "--"),
     "fast3r": (BLACK, "-"),
+    "fast3r_once": (BLACK, "--"),
 }
 LEAST_GAP = 0.055  # between labels, as a part of the axis
 LABEL_AT = 1.06  # of the axis

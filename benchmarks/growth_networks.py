@@ -111,7 +111,7 @@ class Family:
 
     title: str
     network: type[nn.Module]
-    rule: str | None
+    rule: str
 
 
 FAMILIES = {
@@ -120,8 +120,10 @@ FAMILIES = {
     "point3r": Family("Point3R, fuse", Point3r, "fuse"),
     "streamvggt": Family("StreamVGGT, keep_all", StreamVggt, "keep_all"),
     "window": Family("StreamVGGT, window(32)", StreamVggt, "window(32)"),
-    "vggt": Family("VGGT", Vggt, None),
-    "fast3r": Family("Fast3R", Fast3r, None),
+    "vggt": Family("VGGT, keep_all", Vggt, "keep_all"),
+    "vggt_once": Family("VGGT, once", Vggt, "once"),
+    "fast3r": Family("Fast3R, keep_all", Fast3r, "keep_all"),
+    "fast3r_once": Family("Fast3R, once", Fast3r, "once"),
 }
 
 

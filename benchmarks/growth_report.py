@@ -14,9 +14,9 @@ COLUMNS = ("family", "frame", "seconds", "state_bytes", "peak_bytes", "pointers"
 def growth_per_frame(rows: list[dict[str, Any]]) -> float | None:
     """Bytes that a frame adds to the state, on average from the first to the last measured frame.
 
-    None of fewer than two frames.
+    None of fewer than two frames, or where nothing is carried from frame to frame.
     """
-    if len(rows) < 2:
+    if len(rows) < 2 or rows[0]["state_bytes"] is None:
         return None
     first, last = rows[0], rows[-1]
     return (last["state_bytes"] - first["state_bytes"]) / (last["frame"] - first["frame"])

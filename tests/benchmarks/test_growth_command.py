@@ -114,7 +114,7 @@ def test_the_command_writes_report_table_and_figure(monkeypatch, capsys, tmp_pat
 
 def test_a_spent_budget_is_a_result(monkeypatch, capsys):
     run_here(monkeypatch, "--frames", "5", "--only", "vggt", "--seconds", "0")
-    assert "| VGGT | stopped at frame 1: time budget |" in capsys.readouterr().out
+    assert "| VGGT, keep_all | stopped at frame 1: time budget |" in capsys.readouterr().out
 
 
 def test_the_end_of_memory_is_a_result(monkeypatch, capsys, tmp_path):
@@ -131,8 +131,8 @@ def test_the_end_of_memory_is_a_result(monkeypatch, capsys, tmp_path):
     arguments = ("--frames", "6", "--only", "fast3r,vggt", "--precision", "bf16")
     run_here(monkeypatch, *arguments, "--csv", str(table), "--plot", str(figure))
     printed = capsys.readouterr().out
-    assert "| Fast3R | stopped at frame 3: out of memory |" in printed
-    assert "| VGGT | all 6 frames |" in printed
+    assert "| Fast3R, keep_all | stopped at frame 3: out of memory |" in printed
+    assert "| VGGT, keep_all | all 6 frames |" in printed
     assert "tiny networks in bf16" in printed
     assert [line.count("stopped") for line in table.read_text().splitlines()][:4] == [0, 1, 1, 0]
     assert figure.exists()
@@ -146,7 +146,7 @@ def test_a_family_without_room_for_its_weights_is_in_the_report(monkeypatch, cap
     table, figure = tmp_path / "growth.csv", tmp_path / "growth.png"
     files = ("--csv", str(table), "--plot", str(figure))
     run_here(monkeypatch, "--frames", "2", "--only", "vggt", *files)
-    assert "| VGGT | stopped at frame 1: out of memory |  |  |  |  |" in capsys.readouterr().out
+    assert "| VGGT, keep_all | stopped at frame 1: out of memory |  |  |  |  |" in capsys.readouterr().out
     assert table.read_text() == ",".join(COLUMNS) + "\n"
 
 

@@ -2,13 +2,15 @@
 
 import torch
 
-# On a processor PyTorch says so in a plain RuntimeError.
+# On a processor, and of CUDA's libraries, PyTorch says so in a plain RuntimeError.
 MEMORY_ERRORS = (torch.OutOfMemoryError, MemoryError, RuntimeError)
+WORDS = ("allocate memory", "out of memory", "ALLOC_FAILED")
 
 
 def shortage(error: Exception) -> str | None:
-    """Return what an error says if it means too little memory, else None."""
+    """Return what an error says, in one line, if it means too little memory; else None."""
     text = str(error).partition("\n")[0]
-    if type(error) is RuntimeError and "allocate memory" not in text:
-        return None
-    return f"out of memory: {text}"
+    certain = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    if certain or any(word in text for word in WORDS):
+        return f"out of memory: {text}"
+    return None
