@@ -1,6 +1,7 @@
 """Small networks for tests."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
@@ -47,3 +48,15 @@ def random_images(count: int, height: int = 48, width: int = 64, seed: int = 0) 
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 6, 8, generator=generator)
     return 2 * torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic") - 1
+
+
+def check_double_precision(
+    look: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor
+) -> None:
+    """Assert that nothing on the way is rounded to float32: tiny changes show in proportion."""
+    generator = torch.Generator().manual_seed(0)
+    change = 1e-8 * torch.randn(images.shape, generator=generator, dtype=torch.float64)
+    plain, once, twice = (look(images.double() + times * change) for times in range(3))
+    assert plain.dtype == torch.float64
+    moved = (once - plain).norm()
+    assert 0 < (twice - plain - 2 * (once - plain)).norm() < 1e-4 * moved

@@ -106,8 +106,39 @@ def test_dtype_is_kept(dtype):
     estimate = focal_from_points(pinhole_cloud(0, 20.0).to(dtype))
     assert estimate.dtype == dtype
     close(float(estimate), 20.0, 1e-5)
+    assert focal_from_points(torch.zeros(*SIZE, 3).to(dtype), fallback_factor=1.0).dtype == dtype
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("batch", BATCHES)
+def test_pixels_that_are_not_usable_do_not_count(method, batch):
+    cloud = pinhole_cloud(0, 20.0, *batch)
+    usable = torch.rand(*batch, *SIZE, generator=generator(1)) < 0.3
+    kept = torch.where(usable[..., None], cloud, pinhole_cloud(2, 35.0, *batch))
+    before = kept.clone()
+    estimate = focal_from_points(kept, method=method, usable=usable)
+    close(estimate, torch.full(batch, 20.0, dtype=torch.float64))
+    assert torch.equal(kept, before)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_is_supposed_unless_asked_for(method):
+    usable = torch.ones(2, *SIZE, dtype=torch.bool)
+    usable[0] = False
+    cloud = pinhole_cloud(0, 20.0, 2)
+    silent = focal_from_points(cloud, method=method, usable=usable)
+    assert silent.isnan().tolist() == [True, False]
+    sixty_degrees = 16 / (2 * math.tan(math.radians(30)))
+    for factor in (1.0, 1.5):
+        asked = focal_from_points(cloud, method=method, usable=usable, fallback_factor=factor)
+        close(asked, torch.tensor([factor * sixty_degrees, 20.0], dtype=torch.float64))
 
 
 def test_bounds_out_of_order_are_refused():
     with pytest.raises(SettingError, match="rise from 0"):
         focal_from_points(torch.ones(*SIZE, 3), min_factor=2.0, max_factor=1.0)
+    for factor in (-1.0, 0.4, 2.5, math.inf):
+        with pytest.raises(SettingError, match=r"within the bounds 0\.5 to 2\.0"):
+            focal_from_points(
+                torch.ones(*SIZE, 3), min_factor=0.5, max_factor=2.0, fallback_factor=factor
+            )

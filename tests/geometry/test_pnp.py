@@ -3,15 +3,18 @@ import math
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.geometry.samples import BATCHES, SEEDS, close, generator, normal, random_rigid
 from ttt3r.errors import SettingError
 from ttt3r.geometry import se3
 from ttt3r.geometry.camera import default_intrinsics, pixel_grid, project, unproject
 from ttt3r.geometry.pnp import (
+    candidate_focals,
     focal_from_confident_points,
     poses_from_world_points,
     refine_pose,
+    search_focals,
     solve_pnp,
 )
 
@@ -47,6 +50,9 @@ def test_finds_the_pose_among_outliers(seed):
     inliers = found.inliers.reshape(SIZE)
     assert not inliers[0, 0] and (inliers | wrong)[1:].all()
     assert (inliers & wrong).sum() < 0.2 * wrong.sum()
+    seen = se3.apply(se3.invert(found.world_from_camera), points)
+    near = (project(seen, INTRINSICS) - pixels()).norm(dim=-1) < 1.0
+    assert torch.equal(inliers, near & (seen[..., 2] > 0))
 
 
 @given(SEEDS)
@@ -154,6 +160,79 @@ def test_settings_are_checked():
         poses_from_world_points(points, INTRINSICS, threshold=0.0)
     with pytest.raises(SettingError, match="must be positive"):
         poses_from_world_points(points, INTRINSICS, iterations=0)
+
+
+@given(SEEDS, st.floats(17.0, 95.0))
+@settings(max_examples=10)
+def test_the_search_finds_a_focal_length_among_outliers(seed, focal):
+    depth = 2 + 2 * torch.rand(SIZE, generator=generator(seed), dtype=torch.float64)
+    matrix = default_intrinsics(SIZE, torch.tensor(focal, dtype=torch.float64))
+    points = se3.apply(random_rigid(seed + 1), unproject(depth, matrix))
+    wrong = torch.rand(SIZE, generator=generator(seed + 2)) < 0.2
+    points[wrong] += 3 * normal(seed + 3, int(wrong.sum()), 3)
+    found = search_focals(points, threshold=1.0, seed=seed, prefer="residuals")
+    assert float(found) in candidate_focals(SIZE).tolist()
+    assert float(found) == pytest.approx(focal, rel=0.02)
+    assert 0.8 * found < search_focals(points, threshold=1.0, seed=seed) <= found
+
+
+def test_ties_make_focal_lengths_short_unless_residuals_count():
+    """At a threshold of five pixels all points agree with many focal lengths."""
+    points, _ = view(0)
+    shortest, best = (float(search_focals(points, prefer=p)) for p in ("inliers", "residuals"))
+    assert 0.5 * FOCAL < shortest < 0.9 * FOCAL
+    assert best == pytest.approx(FOCAL, rel=0.02)
+    matrix = default_intrinsics(SIZE, torch.tensor(shortest).double())
+    found = solve_pnp(points.flatten(0, 1), pixels().flatten(0, 1), matrix)
+    assert found is not None and found.inliers.all()
+
+
+def test_focal_lengths_are_searched_view_by_view():
+    focals = torch.tensor([[20.0, 30.0, 40.0], [50.0, 60.0, 70.0]], dtype=torch.float64)
+    depth = 2 + 2 * torch.rand(2, 3, *SIZE, generator=generator(0), dtype=torch.float64)
+    points = se3.apply(random_rigid(1, 2, 3), unproject(depth, default_intrinsics(SIZE, focals)))
+    usable = torch.rand(2, 3, *SIZE, generator=generator(1)) < 0.3
+    shifted = torch.where(usable[..., None], points, points + 0.5)
+    before = torch.random.get_rng_state()
+    found = search_focals(shifted, usable, threshold=1.0, prefer="residuals")
+    torch.testing.assert_close(found, focals, rtol=0.03, atol=0.0)
+    alone = search_focals(shifted[1, 2], usable[1, 2], threshold=1.0, prefer="residuals")
+    assert alone.shape == () and alone == found[1, 2]
+    assert torch.equal(torch.random.get_rng_state(), before)
+    single = search_focals(points.float(), threshold=1.0, prefer="residuals")
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single, focals.float(), rtol=0.03, atol=0.0)
+
+
+def test_large_views_are_searched_by_a_sample():
+    size = (72, 96)
+    matrix = default_intrinsics(size, torch.tensor(90.0).double())
+    depth = 2 + 2 * torch.rand(size, generator=generator(0), dtype=torch.float64)
+    points = se3.apply(random_rigid(1), unproject(depth, matrix))
+    found = [search_focals(points, seed=seed, prefer="residuals") for seed in (3, 3)]
+    assert torch.equal(*found) and float(found[0]) == pytest.approx(90.0, rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["nan", "few", "one point", "noise"])
+@pytest.mark.parametrize("prefer", ["inliers", "residuals"])
+def test_a_view_without_a_focal_length_is_nan(kind, prefer):
+    points, _ = view(0)
+    if kind == "nan":
+        points[:] = torch.nan
+    elif kind == "few":
+        points.view(-1, 3)[3:] = torch.nan
+    elif kind == "one point":
+        points[:] = points[0, 0].clone()
+    else:
+        points = normal(0, *SIZE, 3)
+    assert search_focals(points, threshold=1e-3, prefer=prefer).isnan()
+
+
+def test_settings_of_the_search_are_checked():
+    points, _ = view(0)
+    for wrong in ({"threshold": 0.0}, {"iterations": 0}):
+        with pytest.raises(SettingError, match="must be positive"):
+            search_focals(points, **wrong)
 
 
 @pytest.mark.parametrize("batch", BATCHES)

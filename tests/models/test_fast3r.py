@@ -1,7 +1,6 @@
 """The Fast3R network beyond parity: indices, batches, pieces, poses, precision."""
 
 import dataclasses
-import json
 import math
 from functools import cache
 
@@ -10,17 +9,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.networks import random_images
-from ttt3r.errors import SettingError, WeightsError
+from tests.networks import check_double_precision, random_images
+from ttt3r.errors import SettingError
 from ttt3r.geometry import se3
 from ttt3r.geometry.camera import default_intrinsics
 from ttt3r.geometry.local_global import pose_from_similarity, world_from_local
-from ttt3r.geometry.pnp import focal_from_confident_points, poses_from_world_points
+from ttt3r.geometry.pnp import (
+    focal_from_confident_points,
+    poses_from_world_points,
+    search_focals,
+)
 from ttt3r.models import fast3r
 from ttt3r.models.base import SetModel
-from ttt3r.models.cut3r_config import DptSizes
 from ttt3r.models.fast3r import Fast3r
-from ttt3r.models.fast3r_config import Fast3rConfig, config_from_published
 from ttt3r.models.fast3r_indices import (
     TABLE_ROWS,
     index_embedding,
@@ -29,17 +30,8 @@ from ttt3r.models.fast3r_indices import (
 )
 from ttt3r.models.fast3r_transformers import INFERENCE_GAIN
 from ttt3r.nn import fusion
+from ttt3r.weights.catalogue import TINY_FAST3R as TINY
 
-TINY = Fast3rConfig(
-    image_size=64,
-    encoder_dim=32,
-    encoder_depth=1,
-    encoder_heads=2,
-    decoder_dim=24,
-    decoder_depth=4,
-    decoder_heads=2,
-    dpt=DptSizes((8, 8, 8, 8), 8, 8),
-)
 ALL = ("points", "world", "pose")
 FIELDS = [field.name for field in dataclasses.fields(fast3r.SetOutput)]
 MAPS = [field.name for field in dataclasses.fields(fast3r.ViewMaps)]
@@ -78,6 +70,7 @@ def test_it_is_a_set_model():
         "world_points": (2, 3, 48, 64, 3),
         "world_confidence": (2, 3, 48, 64),
         "world_from_camera": (2, 3, 4, 4),
+        "intrinsics": (2, 3, 3, 3),
     }
 
 
@@ -88,6 +81,7 @@ def test_it_is_a_set_model():
         (("points",), {}, {"local", "global"}),
         (("world",), {}, {"global"}),
         (("pose",), {}, {"global"}),
+        (("pose",), {"poses": "individual"}, {"global"}),
         (("pose",), {"poses": "alignment"}, {"local", "global"}),
         ((), {}, set()),
     ],
@@ -109,8 +103,10 @@ def test_only_what_is_asked_for_is_computed(outputs, options, heads):
     of_output = {
         "points": {"points", "confidence"},
         "world": {"world_points", "world_confidence"},
-        "pose": {"world_from_camera"},
+        "pose": {"world_from_camera", "intrinsics"},
     }
+    if options.get("poses") == "alignment":  # which knows nothing of cameras
+        of_output["pose"].remove("intrinsics")
     assert found == set().union(*(of_output[name] for name in outputs))
 
 
@@ -170,31 +166,31 @@ def test_views_change_places_with_their_indices():
 def test_fusion_equals_its_slow_twin(sharpened):
     """One head, one token and one key at a time, and every layer kept."""
     model = network(attn_bias_for_inference_enabled=sharpened)
-    features = [torch.randn(1, n, 32, generator=torch.Generator().manual_seed(n)) for n in (2, 3)]
+    features = [torch.randn(1, n, 64, generator=torch.Generator().manual_seed(n)) for n in (2, 3)]
     indices = torch.tensor([[0, 700]])
     levels = model.fuse(features, indices)
 
-    scale = 12**-0.5 * (math.sqrt(math.log(137) / math.log(20)) if sharpened else 1.0)
+    scale = 16**-0.5 * (math.sqrt(math.log(137) / math.log(20)) if sharpened else 1.0)
     x = torch.cat(features, dim=1)[0]
     of_token = [0, 0, 700, 700, 700]
-    x = model.decoder.decoder_embed(x) + index_embedding(torch.tensor(of_token), 24)
+    x = model.decoder.decoder_embed(x) + index_embedding(torch.tensor(of_token), 48)
     kept = [torch.cat(features, dim=1)[0]]
     norm = torch.nn.functional.layer_norm
     for block in model.decoder.dec_blocks:
-        normed = norm(x, (24,), block.norm1.weight, block.norm1.bias, 1e-5)
-        query, key, value = block.attn.qkv(normed).unflatten(-1, (3, 2, 12)).unbind(1)
-        mixed = torch.zeros(5, 24)
-        for head in range(2):
+        normed = norm(x, (48,), block.norm1.weight, block.norm1.bias, 1e-5)
+        query, key, value = block.attn.qkv(normed).unflatten(-1, (3, 3, 16)).unbind(1)
+        mixed = torch.zeros(5, 48)
+        for head in range(3):
             for token in range(5):
                 logits = [float(query[token, head] @ key[k, head]) * scale for k in range(5)]
                 total = sum(math.exp(logit) for logit in logits)
                 for k, logit in enumerate(logits):
                     part = math.exp(logit) / total * value[k, head]
-                    mixed[token, 12 * head : 12 * head + 12] += part
+                    mixed[token, 16 * head : 16 * head + 16] += part
         x = x + block.attn.proj(mixed)
-        x = x + block.mlp(norm(x, (24,), block.norm2.weight, block.norm2.bias, 1e-5))
+        x = x + block.mlp(norm(x, (48,), block.norm2.weight, block.norm2.bias, 1e-5))
         kept.append(x)
-    last = norm(x, (24,), model.decoder.dec_norm.weight, model.decoder.dec_norm.bias, 1e-6)
+    last = norm(x, (48,), model.decoder.dec_norm.weight, model.decoder.dec_norm.bias, 1e-6)
     for level, expected in zip(levels, (kept[0], kept[2], kept[3], last), strict=True):
         close(level[0], expected)
     assert pytest.approx(1.28153, abs=1e-5) == INFERENCE_GAIN
@@ -249,13 +245,18 @@ def test_points_share_the_unit_of_the_world():
     close(placed, se3.apply(similarity, own.points), 1e-4)
 
 
-def test_poses_are_those_of_the_published_recovery():
-    out = network().predict(sets(2, 3), ("pose", "world"))
+@pytest.mark.parametrize("poses", ["pnp", "individual"])
+def test_poses_are_those_of_the_published_recovery(poses):
+    out = network().predict(sets(2, 3), ("pose", "world"), poses=poses)
     for b in range(2):
         points, confidence = out.world_points[b], out.world_confidence[b]
-        focal = focal_from_confident_points(points[0], confidence[0])
-        matrices = default_intrinsics((48, 64), focal.expand(3))
+        if poses == "pnp":
+            focals = focal_from_confident_points(points[0], confidence[0]).expand(3)
+        else:
+            focals = search_focals(points)
+        matrices = default_intrinsics((48, 64), focals)
         expected = poses_from_world_points(points, matrices)
+        torch.testing.assert_close(out.intrinsics[b], matrices, equal_nan=True)
         torch.testing.assert_close(out.world_from_camera[b], expected, equal_nan=True)
 
 
@@ -285,9 +286,13 @@ def test_double_precision():
     assert out.points.dtype == out.world_from_camera.dtype == torch.float64
     close(out.points.float(), single.points, 1e-3)
     close(out.world_points.float(), single.world_points, 1e-4)
-    levels = wide.fuse(wide.encode(sets().double().unbind(1)), random_view_indices(1, 4))
-    assert all(level.dtype == torch.float64 for level in levels)
-    assert not torch.equal(levels[0], levels[0].float().double())
+    for output, name in (("points", "points"), ("world", "world_points")):
+        check_double_precision(
+            lambda images, output=output, name=name: getattr(
+                wide.predict(images, (output,), own_scale=True), name
+            ),
+            sets(),
+        )
 
 
 def test_half_precision_leaves_heads_and_residuals_alone():
@@ -339,112 +344,3 @@ def test_what_the_network_cannot_do_is_an_error(call, message):
 def test_a_thousand_views_have_indices():
     assert random_view_indices(1, TABLE_ROWS)[0].sort().values.tolist() == list(range(TABLE_ROWS))
     assert sequential_view_indices(2, TABLE_ROWS)[1, -1] == TABLE_ROWS - 1
-
-
-PUBLISHED = {
-    "encoder_args": {
-        "encoder_type": "croco",
-        "img_size": 512,
-        "patch_size": 16,
-        "patch_embed_cls": "PatchEmbedDust3R",
-        "embed_dim": 1024,
-        "num_heads": 16,
-        "depth": 24,
-        "mlp_ratio": 4,
-        "pos_embed": "RoPE100",
-        "attn_implementation": "flash_attention",
-    },
-    "decoder_args": {
-        "decoder_type": "fast3r",
-        "random_image_idx_embedding": True,
-        "enc_embed_dim": 1024,
-        "embed_dim": 1024,
-        "num_heads": 16,
-        "depth": 24,
-        "mlp_ratio": 4.0,
-        "qkv_bias": True,
-        "attn_bias_for_inference_enabled": False,
-    },
-    "head_args": {
-        "head_type": "dpt",
-        "output_mode": "pts3d",
-        "landscape_only": False,
-        "depth_mode": ["exp", "-Infinity", "Infinity"],
-        "conf_mode": ["exp", 1, "inf"],
-        "with_local_head": True,
-    },
-}
-
-
-def published(**changes):
-    """The released configuration with "part.key" changed, or absent if None."""
-    values = json.loads(json.dumps(PUBLISHED))
-    for name, value in changes.items():
-        part, key = name.split("__")
-        if value is None:
-            del values[part][key]
-        else:
-            values[part][key] = value
-    return values
-
-
-def test_the_defaults_are_the_released_configuration():
-    assert config_from_published(PUBLISHED) == Fast3rConfig()
-    changed = published(
-        decoder_args__attn_bias_for_inference_enabled=True, encoder_args__pos_embed="RoPE50"
-    )
-    config = config_from_published(changed)
-    assert config.attn_bias_for_inference_enabled and config.rope_base == 50.0
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"encoder_args__encoder_type": "dino_v2"}, "encoder_type='dino_v2', which is not"),
-        ({"decoder_args__decoder_type": "llama"}, "decoder_type='llama', which is not"),
-        ({"decoder_args__attn_bias_for_inference_enabled": None}, "does not state attn_bias"),
-        ({"decoder_args__mlp_ratio": 3}, "one mlp_ratio"),
-        ({"encoder_args__mlp_ratio": math.inf, "decoder_args__mlp_ratio": math.inf}, "one mlp"),
-        ({"encoder_args__pos_embed": "cosine"}, "'RoPE' and a number"),
-        ({"encoder_args__patch_size": 14}, "need patch_size=16"),
-        ({"encoder_args__depth": "24"}, "encoder_depth is '24'"),
-        ({"head_args__with_local_head": False}, "with_local_head=False"),
-        ({"head_args__depth_mode": ["exp", "a", "b"]}, "depth_mode="),
-        ({"head_args__conf_mode": []}, "conf_mode="),
-    ],
-)
-def test_configurations_that_are_not_supported_are_refused(changes, message):
-    with pytest.raises(WeightsError, match=message):
-        config_from_published(published(**changes))
-
-
-def test_a_configuration_without_its_parts_is_refused():
-    with pytest.raises(WeightsError, match="no head_args"):
-        config_from_published({k: v for k, v in PUBLISHED.items() if k != "head_args"})
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"encoder_depth": 0}, "encoder_depth=0"),
-        ({"dpt": DptSizes((8, 8, 8, 8), 0, 8)}, "dpt=0"),
-        ({"decoder_depth": 1}, "2 or more"),
-        ({"patch_size": 14}, "patch_size=16"),
-        ({"rope_base": math.inf}, "rope_base"),
-        ({"encoder_heads": 5}, "multiple of 20"),
-        ({"decoder_heads": 5}, "multiple of 5"),
-        ({"decoder_dim": 27, "decoder_heads": 3}, "must be even"),
-    ],
-)
-def test_sizes_that_do_not_fit_are_refused(changes, message):
-    with pytest.raises(SettingError, match=message):
-        dataclasses.replace(TINY, **changes)
-
-
-def test_configurations_survive_json():
-    for config in (Fast3rConfig(), TINY):
-        assert Fast3rConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-    with pytest.raises(WeightsError, match="unknown fields: colour"):
-        Fast3rConfig.from_dict({"colour": 1})
-    with pytest.raises(WeightsError, match="cannot be read"):
-        Fast3rConfig.from_dict({"dpt": {"layers": 3}})

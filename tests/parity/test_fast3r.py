@@ -10,19 +10,31 @@ import torch
 from safetensors.torch import load_file
 
 from tests.goldens import goldens
+from ttt3r.errors import SettingError
+from ttt3r.evaluation.metrics.pairs import pair_accuracy, pair_angles
 from ttt3r.evaluation.metrics.points import point_errors
 from ttt3r.geometry import se3
 from ttt3r.geometry.camera import default_intrinsics
 from ttt3r.geometry.focal import focal_from_points
 from ttt3r.geometry.local_global import world_from_local
-from ttt3r.geometry.pnp import focal_from_confident_points, poses_from_world_points
+from ttt3r.geometry.pnp import (
+    candidate_focals,
+    focal_from_confident_points,
+    poses_from_world_points,
+    search_focals,
+)
 from ttt3r.models.cut3r_config import DptSizes
 from ttt3r.models.fast3r import Fast3r
 from ttt3r.models.fast3r_config import Fast3rConfig, config_from_published
-from ttt3r.models.fast3r_indices import index_embedding, random_view_indices
+from ttt3r.models.fast3r_indices import (
+    index_embedding,
+    random_view_indices,
+    sequential_view_indices,
+)
 from ttt3r.nn.rope import rotary, rotate
-from ttt3r.sources import prepare
-from ttt3r.types import ImagePolicy
+from ttt3r.sources import prepare_frame
+from ttt3r.sources.arrange import Arrangement
+from ttt3r.types import Frame, ImagePolicy
 
 FOLDER = goldens("fast3r")
 NAMES = {
@@ -71,7 +83,13 @@ def test_sequential_indices():
     features = network.encode(frames())
     close(torch.cat(features), golden["enc_feat"])
     indices = torch.tensor([SETTINGS["runs"]["sequential"]["image_idx"]])
+    first = {}
+    hook = network.decoder.dec_blocks[0].register_forward_hook(
+        lambda module, args, out: first.update(out=out)
+    )
     levels = network.fuse(features, indices)
+    hook.remove()
+    close(first["out"][0], golden["dec.1"])
     for level, layer in zip(levels[1:], (5, 7, 10), strict=True):
         close(level[0], golden[f"dec.{layer}"])
     check(network.predict_views(frames()), golden)
@@ -122,8 +140,19 @@ def test_random_indices_of_many_seeds():
     for name, expected in NUMBERS["random_pool"].items():
         seed, views, batch = (int(part.lstrip("sedVB")) for part in name.split("."))
         assert random_view_indices(batch, views, seed).tolist() == expected, name
-    batch = torch.tensor(SETTINGS["runs"]["batch2_seed77"]["image_idx"])
+    runs = SETTINGS["runs"]
+    batch = torch.tensor(runs["batch2_seed77"]["image_idx"])
     assert torch.equal(random_view_indices(2, 3, seed=77), batch.mT)
+    assert random_view_indices(1, 8, seed=1234)[0].tolist() == runs["random_seed1234"]["image_idx"]
+
+
+def test_numbers_of_views():
+    """The reference fails where ours says what to do."""
+    assert SETTINGS["views_1000_random"] == "ok" and len(random_view_indices(1, 1000)[0]) == 1000
+    for kind, draw in (("random", random_view_indices), ("sequential", sequential_view_indices)):
+        assert "Error" in SETTINGS[f"views_1001_{kind}"]
+        with pytest.raises(SettingError, match="at most 1000 views"):
+            draw(1, 1001)
 
 
 def test_rotation():
@@ -146,6 +175,15 @@ def test_focal():
     assert float(plain) == pytest.approx(NUMBERS["focal_all_weiszfeld_10it"], abs=1e-3)
 
 
+@pytest.mark.parametrize("method", ["weiszfeld", "median"])
+def test_focal_of_trusted_points(method):
+    points, confidence = scene("scene.pts3d_in_other_view")[0], scene("scene.conf")[0]
+    focal = focal_from_points(points, iterations=100, method=method, usable=confidence > 3.0)
+    assert float(focal) == pytest.approx(NUMBERS[f"focal_mask_{method}"], abs=1e-4)
+    nothing = focal_from_points(points, method=method, usable=confidence < 0.0, fallback_factor=1.0)
+    assert float(nothing) == pytest.approx(NUMBERS["focal_empty_mask"], abs=1e-3)
+
+
 def test_poses():
     points, confidence = scene("scene.pts3d_in_other_view"), scene("scene.conf")
     focal = focal_from_confident_points(points[0], confidence[0])
@@ -153,6 +191,42 @@ def test_poses():
     poses = poses_from_world_points(points, matrices, confidence > 1.0)
     close(poses, scene("pnp.first_view_from_global_head.pose_c2w"), 2e-3)
     close(poses, scene("scene.true_pose"), 2e-3)
+    assert NUMBERS["pnp.first_view_from_global_head.focals"] == pytest.approx([float(focal)] * 3)
+    largest = (poses - scene("scene.true_pose")).abs().amax((1, 2))
+    assert max(NUMBERS["pnp.first_view_from_global_head.err_to_truth"]) < 2e-3 > largest.max()
+
+
+def test_focals_that_are_searched():
+    """Many focal lengths have all points agree, so the draw of samples decides among them."""
+    size, points, usable = (48, 64), scene("scene.pts3d_in_other_view"), scene("scene.conf") > 1.0
+    first, second, last = NUMBERS["guessed_focals_first_last"]
+    assert candidate_focals(size)[[0, 1, -1]].tolist() == pytest.approx([first, second, last])
+    golden = torch.tensor(NUMBERS["pnp.individual.focals"])
+    focals = search_focals(points, usable)
+    torch.testing.assert_close(focals, golden, rtol=0.15, atol=0.0)
+    assert max(*focals, *golden) < 0.85 * NUMBERS["scene"]["true_focal"]
+    better = search_focals(points, usable, prefer="residuals")
+    close(better, torch.full((3,), NUMBERS["scene"]["true_focal"]), 0.02)
+
+
+def test_poses_of_focals_that_are_searched():
+    """A focal length that is too short brings the camera nearer, by 0.4 of 2.4 here."""
+    points, golden = scene("scene.pts3d_in_other_view"), scene("pnp.individual.pose_c2w")
+    matrices = default_intrinsics((48, 64), torch.tensor(NUMBERS["pnp.individual.focals"]))
+    poses = poses_from_world_points(points, matrices, scene("scene.conf") > 1.0)
+    # The reference minimises another sum, which has another least where no pose is right.
+    torch.testing.assert_close(poses, golden, rtol=0.0, atol=0.04)
+    largest = (golden - scene("scene.true_pose")).abs().amax((1, 2))
+    torch.testing.assert_close(largest, torch.tensor(NUMBERS["pnp.individual.err_to_truth"]))
+    assert (poses - scene("scene.true_pose")).abs().amax((1, 2)).min() > 0.3
+
+
+def test_no_points_have_no_pose():
+    assert NUMBERS["fast_pnp_no_points"] == "(None, None)"
+    points, nothing = scene("scene.pts3d_in_other_view"), scene("scene.conf") < 0.0
+    matrices = default_intrinsics((48, 64), torch.full((3,), 70.0))
+    assert poses_from_world_points(points, matrices, nothing).isnan().all()
+    assert search_focals(points, nothing).isnan().all()
 
 
 @pytest.mark.parametrize("percentile", [0, 85])
@@ -162,6 +236,20 @@ def test_local_points_in_the_world(percentile):
         points, scene("scene.pts3d_in_other_view"), scene("scene.conf"), float(percentile)
     )
     close(se3.apply(similarity, points), scene(f"align.pct{percentile}"), 1e-4)
+
+
+def test_pairs_of_poses():
+    """The reference took angles from cosines near 1 in float32, which rounds them to 2e-4°."""
+    estimate, truth = (TENSORS[f"posemetric.{key}"].numpy() for key in ("pred", "gt"))
+    rotation, translation = map(np.concatenate, zip(*pair_angles(estimate, truth), strict=True))
+    for angles, name in ((rotation, "rangle_deg"), (translation, "tangle_deg")):
+        golden = TENSORS[f"posemetric.{name}"].numpy()
+        np.testing.assert_allclose(angles, golden, rtol=0, atol=2e-4)
+    areas = {"auc30_np": 30, "auc30_torch": 31}
+    assert NUMBERS["posemetric"].keys() == areas.keys()
+    for name, bins in areas.items():
+        area = pair_accuracy(estimate, truth, bins=bins).auc
+        assert area == pytest.approx(NUMBERS["posemetric"][name], abs=1e-7)
 
 
 def test_cloud_errors():
@@ -188,9 +276,17 @@ def test_cloud_errors():
 
 
 @pytest.mark.parametrize("kind", ["land", "port"])
-def test_preparation(kind):
-    image = TENSORS[f"prep.{kind}.in"].numpy()
-    prepared, _ = prepare(image, ImagePolicy(64, 16))
-    expected = TENSORS[f"prep.{kind}.plain"].numpy().transpose(1, 2, 0)
+@pytest.mark.parametrize(
+    "name, arrangement",
+    [
+        ("plain", Arrangement()),
+        ("rot90", Arrangement(rotate=90)),
+        ("crop_land", Arrangement(crop="4:3")),
+    ],
+)
+def test_preparation(kind, name, arrangement):
+    frame = arrangement.apply(Frame(TENSORS[f"prep.{kind}.in"].numpy()))
+    prepared = prepare_frame(frame, ImagePolicy(64, 16)).image
+    expected = TENSORS[f"prep.{kind}.{name}"].numpy().transpose(1, 2, 0)
     assert prepared.shape == expected.shape
     assert np.abs(prepared.astype(int) - expected.astype(int)).max() <= 1

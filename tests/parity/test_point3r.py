@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 
 from tests.goldens import goldens
-from tests.models.test_point3r import TINY
 from ttt3r.evaluation.metrics.points import point_errors
 from ttt3r.geometry import se3
 from ttt3r.geometry.align import align_points
@@ -25,6 +24,7 @@ from ttt3r.nn.rope3d import place, turn
 from ttt3r.nn.rope_half import rotary_in_half, rotate_in_half
 from ttt3r.sources.preprocess import prepare
 from ttt3r.types import ImagePolicy
+from ttt3r.weights.catalogue import TINY_POINT3R as TINY
 
 FOLDER = goldens("point3r")
 FUNCTIONS = load_file(FOLDER / "functions.safetensors")
@@ -114,12 +114,13 @@ def test_append_only():
     assert run("append_only", Append(), 2e-5) == [12, 24, 36, 48]
 
 
-def test_layers():
+@pytest.mark.parametrize(("name", "rule"), [("fp32rope", Fuse()), ("append_only", Append())])
+def test_layers(name, rule):
     """What passes between the parts, and what the block that is never run would make."""
-    golden, rule = load_file(FOLDER / "tiny.outputs.fp32rope.safetensors"), Fuse()
+    golden = load_file(FOLDER / f"tiny.outputs.{name}.safetensors")
     model = reference_tiny()
     state = model.initial_state(rule)
-    for index, image in enumerate(FRAMES):
+    for index in range(sum(key.startswith("conf.") for key in golden)):
         trace, kept = {}, {}
         decoders = model.dec_blocks, model.dec_blocks_memory
         handles = [
@@ -138,7 +139,7 @@ def test_layers():
                 lambda module, args, out, kept=kept: kept.update(places=args[2:])
             ),
         ]
-        tokens = model.encode(Views(image[None]))
+        tokens = model.encode(Views(FRAMES[index : index + 1]))
         state, _ = model.step(state, tokens, rule)
         for handle in handles:
             handle.remove()

@@ -17,7 +17,7 @@ from ttt3r.models.vggt_config import VggtConfig
 from ttt3r.models.vggt_heads import depth_from_raw, points_from_raw
 from ttt3r.nn.dinov2 import resample_positions
 from ttt3r.nn.rope import rotary, rotate
-from ttt3r.nn.vggt_dpt import RectifiedUnit, VggtDpt, position_code
+from ttt3r.nn.vggt_dpt import RectifiedUnit, VggtDpt, pixel_places, position_code
 
 FOLDER = goldens("vggt")
 FUNCTIONS = load_file(FOLDER / "functions.safetensors")
@@ -179,6 +179,13 @@ def test_activations():
     depth, confidence = depth_from_raw(raw[:, :2])
     close(depth[..., None], FUNCTIONS["act.exp"], 1e-6)
     close(confidence, FUNCTIONS["act.exp_conf"], 1e-6)
+
+
+def test_places_in_maps():
+    expected = FUNCTIONS["uv.grid_w7_h5"]
+    columns, rows = pixel_places((5, 7), 518 / 392)
+    close(columns.expand(5, 7).float(), expected[..., 0], 1e-6)
+    close(rows[:, None].expand(5, 7).float(), expected[..., 1], 1e-6)
 
 
 def test_position_code_of_maps():

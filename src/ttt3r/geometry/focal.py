@@ -4,7 +4,7 @@ import math
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ttt3r.errors import SettingError
@@ -20,6 +20,8 @@ def focal_from_points(
     min_factor: float = 0.0,
     max_factor: float = math.inf,
     method: Literal["weiszfeld", "median"] = "weiszfeld",
+    usable: Bool[Tensor, "*batch height width"] | None = None,
+    fallback_factor: float = math.nan,
 ) -> Float[Tensor, "*batch"]:
     """Estimate one focal length per pointmap, shared by both axes, in pixels.
 
@@ -36,21 +38,33 @@ def focal_from_points(
             spans 60°.
         max_factor: upper bound, likewise.
         method: "weiszfeld" or "median".
+        usable: pixels that may take part; all of them if None.
+        fallback_factor: answer where no pixel holds a usable ray, as a multiple like the bounds.
+            1.0 supposes 60°, as published for pointmaps of which nothing is trusted; NaN, the
+            default, supposes nothing.
 
     Returns:
         Focal lengths within the bounds. A cloud that no camera sees may ask for a negative one and
-        then gets the lower bound; NaN if no pixel holds a usable ray.
+        then gets the lower bound.
 
     Raises:
-        SettingError: if `method` is unknown or the bounds are out of order.
+        SettingError: if `method` is unknown, the bounds are out of order, or the fallback is not
+            within them.
     """
     if not 0.0 <= min_factor <= max_factor:
         raise SettingError(f"focal bounds must rise from 0: {min_factor} to {max_factor}")
+    if fallback_factor < min_factor or fallback_factor > max_factor:
+        raise SettingError(
+            f"fallback_factor ({fallback_factor}) must be NaN, or lie within the bounds "
+            f"{min_factor} to {max_factor}"
+        )
     height, width = points.shape[-3:-1]
     if principal_point is None:
         principal_point = points.new_tensor([width // 2, height // 2])
     pixels = pixel_grid((height, width), like=points).flatten(0, 1)
     pixels = pixels - principal_point[..., None, :]
+    if usable is not None:  # a point that is not finite casts no vote
+        points = points.masked_fill(~usable[..., None], torch.nan)
     flat = points.flatten(-3, -2)
     if method == "weiszfeld":
         focal = _weiszfeld(pixels, flat, iterations)
@@ -60,7 +74,8 @@ def focal_from_points(
     else:
         raise SettingError(f"unknown focal method {method!r}; choose weiszfeld or median")
     base = max(height, width) / (2.0 * math.tan(math.radians(30.0)))
-    return focal.clamp(min_factor * base, max_factor * base)
+    focal = focal.clamp(min_factor * base, max_factor * base)
+    return torch.where(focal.isnan(), fallback_factor * base, focal)
 
 
 def _weiszfeld(

@@ -199,7 +199,8 @@ class SetOutput:
         world_points: 3D point of each pixel in the frame of the first camera.
         world_confidence: of `world_points`.
         world_from_camera: poses; the world is the first camera's frame.
-        intrinsics: pinhole matrices in pixels, where the network predicts them.
+        intrinsics: pinhole matrices in pixels, where the network predicts them or its poses were
+            found with them.
     """
 
     points: Float[Tensor, "batch views height width 3"] | None = None

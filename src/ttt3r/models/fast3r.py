@@ -17,7 +17,11 @@ from torch import Tensor, nn
 from ttt3r.errors import SettingError
 from ttt3r.geometry.camera import default_intrinsics
 from ttt3r.geometry.local_global import pose_from_similarity, world_from_local
-from ttt3r.geometry.pnp import focal_from_confident_points, poses_from_world_points
+from ttt3r.geometry.pnp import (
+    focal_from_confident_points,
+    poses_from_world_points,
+    search_focals,
+)
 from ttt3r.geometry.se3 import similarity_scale
 from ttt3r.models.base import Capabilities, SetOutput, WeightsInfo, check_outputs
 from ttt3r.models.fast3r_config import Fast3rConfig
@@ -97,7 +101,7 @@ class Fast3r(nn.Module):
         *,
         seed: int = 0,
         indices: Int[Tensor, "batch views"] | None = None,
-        poses: Literal["pnp", "alignment"] = "pnp",
+        poses: Literal["pnp", "individual", "alignment"] = "pnp",
         own_scale: bool = False,
     ) -> SetOutput:
         """Look at sets of views of one size; the first view of a set is the world.
@@ -114,13 +118,18 @@ class Fast3r(nn.Module):
             indices: the indices themselves, 0 to 999, instead of drawn or counted ones.
             poses: "pnp" recovers poses as published: a focal length from the points of the first
                 view, taken for all views, and the poses by RANSAC from the global points. With
-                "alignment" a pose is the rigid part of the similarity from local to global points;
-                it supposes nothing of the cameras, and suits views of different focal lengths.
+                "individual" the focal length of each view is searched, as published for views of
+                different cameras; it comes out too short in small images, and the camera too near,
+                see `geometry.pnp.search_focals`. With "alignment" a pose is the rigid part of the
+                similarity from local to global points; it supposes nothing of the cameras, and so
+                suits views of different focal lengths too.
             own_scale: leave the points of each view in its own unit, as published, which spares the
                 global head where only "points" are asked for.
 
         Returns:
-            What was asked for. Poses are NaN for a view on whose pose no four pixels agree.
+            What was asked for. Poses are NaN for a view on whose pose no four pixels agree. With
+            poses from PnP come the intrinsics that they were found with: poses and intrinsics
+            belong together, and together project the global points to their pixels.
 
         Raises:
             SettingError: if a size or an argument does not suit the network, or there are more
@@ -128,8 +137,10 @@ class Fast3r(nn.Module):
             InputError: if pointmaps are so degenerate that they cannot be aligned.
         """
         wanted = _check_wanted(outputs)
-        if poses not in ("pnp", "alignment"):
-            raise SettingError(f"unknown recovery of poses {poses!r}; choose pnp or alignment")
+        if poses not in ("pnp", "individual", "alignment"):
+            raise SettingError(
+                f"unknown recovery of poses {poses!r}; choose pnp, individual or alignment"
+            )
         align = ("pose" in wanted and poses == "alignment") or (
             "points" in wanted and not own_scale
         )
@@ -143,16 +154,18 @@ class Fast3r(nn.Module):
         else:
             world = world_confidence = None
         del levels
-        world_from_camera = None
+        world_from_camera = intrinsics = None
         if align:
             assert points is not None and world is not None and world_confidence is not None
             similarity = world_from_local(points, world, world_confidence)
             if not own_scale:
                 points = points * similarity_scale(similarity)[..., None, None, None]
             world_from_camera = pose_from_similarity(similarity)
-        if "pose" in wanted and poses == "pnp":
+        if "pose" in wanted and poses != "alignment":
             assert world is not None and world_confidence is not None
-            world_from_camera = _poses_by_pnp(world, world_confidence)
+            world_from_camera, intrinsics = _cameras_by_pnp(
+                world, world_confidence, shared_focal=poses == "pnp"
+            )
         has_points, has_world, has_pose = (name in wanted for name in ("points", "world", "pose"))
         return SetOutput(
             points=points if has_points else None,
@@ -160,6 +173,7 @@ class Fast3r(nn.Module):
             world_points=world if has_world else None,
             world_confidence=world_confidence if has_world else None,
             world_from_camera=world_from_camera if has_pose else None,
+            intrinsics=intrinsics,
         )
 
     def predict_views(
@@ -316,12 +330,18 @@ def _same_size(views: Views, images: int) -> Iterator[list[int]]:
         yield from (indices[start : start + step] for start in range(0, len(indices), step))
 
 
-def _poses_by_pnp(
+def _cameras_by_pnp(
     world: Float[Tensor, "batch views height width 3"],
     confidence: Float[Tensor, "batch views height width"],
-) -> Float[Tensor, "batch views 4 4"]:
-    """The published recovery: the frame of view 0 is its own, so its points tell the focal."""
-    size = (world.shape[2], world.shape[3])
-    focal = focal_from_confident_points(world[:, 0], confidence[:, 0])
-    intrinsics = default_intrinsics(size, focal[:, None].expand(-1, world.shape[1]))
-    return poses_from_world_points(world, intrinsics, usable=confidence > 1.0)
+    *,
+    shared_focal: bool,
+) -> tuple[Float[Tensor, "batch views 4 4"], Float[Tensor, "batch views 3 3"]]:
+    """Poses and intrinsics, as published."""
+    usable = confidence > 1.0
+    if shared_focal:  # the world is the frame of view 0, so that its points tell the focal length
+        focals = focal_from_confident_points(world[:, 0], confidence[:, 0])
+        focals = focals[:, None].expand(-1, world.shape[1])
+    else:
+        focals = search_focals(world, usable)
+    intrinsics = default_intrinsics((world.shape[2], world.shape[3]), focals)
+    return poses_from_world_points(world, intrinsics, usable), intrinsics

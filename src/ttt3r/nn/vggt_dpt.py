@@ -25,13 +25,35 @@ def resize(x: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tensor, 
     return F.interpolate(x, size, mode="bilinear", align_corners=True)
 
 
+def pixel_places(
+    size: tuple[int, int], aspect: float, device: torch.device | str | None = None
+) -> tuple[Float[Tensor, " columns"], Float[Tensor, " rows"]]:
+    """Where the pixels of a map lie in the image, a centred rectangle with a diagonal of 2.
+
+    Args:
+        size: (rows, columns) of the map.
+        aspect: width over height of the image, which the map covers.
+        device: where to put it.
+
+    Returns:
+        The coordinates of columns and of rows, at pixel centres, float64.
+    """
+    diagonal = (aspect**2 + 1) ** 0.5
+
+    def places(count: int, half_side: float) -> Tensor:
+        end = half_side * (count - 1) / count  # centres of the outer pixels
+        return torch.linspace(-end, end, count, dtype=torch.float64, device=device)
+
+    return places(size[1], aspect / diagonal), places(size[0], 1 / diagonal)
+
+
 def position_code(
     size: tuple[int, int], channels: int, aspect: float, device: torch.device | str | None = None
 ) -> tuple[Float[Tensor, "half columns"], Float[Tensor, "half rows"]]:
     """Sines and cosines of where the columns and the rows of a map lie in the image.
 
-    Pixels of the image have coordinates on a centred rectangle with a diagonal of 2. A map's full
-    code is the columns' repeated over the rows, followed by the rows' repeated over the columns.
+    Places are those of `pixel_places`. A map's full code is the columns' repeated over the rows,
+    followed by the rows' repeated over the columns.
 
     Args:
         size: (rows, columns) of the map.
@@ -45,15 +67,13 @@ def position_code(
     quarter = channels // 4
     exponents = torch.arange(quarter, dtype=torch.float64, device=device) / quarter
     frequencies = POSITION_BASE**-exponents
-    diagonal = (aspect**2 + 1) ** 0.5
 
-    def code(count: int, half_side: float) -> Tensor:
-        end = half_side * (count - 1) / count  # centres of the outer pixels
-        places = torch.linspace(-end, end, count, dtype=torch.float64, device=device)
+    def code(places: Tensor) -> Tensor:
         angles = frequencies[:, None] * places
         return torch.cat((angles.sin(), angles.cos()))
 
-    return code(size[1], aspect / diagonal), code(size[0], 1 / diagonal)
+    columns, rows = pixel_places(size, aspect, device)
+    return code(columns), code(rows)
 
 
 def add_positions(x: Float[Tensor, "b c h w"], aspect: float) -> Float[Tensor, "b c h w"]:
