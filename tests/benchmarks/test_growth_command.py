@@ -146,7 +146,10 @@ def test_a_family_without_room_for_its_weights_is_in_the_report(monkeypatch, cap
     table, figure = tmp_path / "growth.csv", tmp_path / "growth.png"
     files = ("--csv", str(table), "--plot", str(figure))
     run_here(monkeypatch, "--frames", "2", "--only", "vggt", *files)
-    assert "| VGGT, keep_all | stopped at frame 1: out of memory |  |  |  |  |" in capsys.readouterr().out
+    assert (
+        "| VGGT, keep_all | stopped at frame 1: out of memory |  |  |  |  |"
+        in capsys.readouterr().out
+    )
     assert table.read_text() == ",".join(COLUMNS) + "\n"
 
 

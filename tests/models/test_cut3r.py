@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from tests.networks import random_images, random_tiny, tiny_config
+from tests.networks import check_double_precision, random_images, random_tiny, tiny_config
 from ttt3r import rules
 from ttt3r.errors import SessionError, SettingError
 from ttt3r.models.base import OUTPUTS, StreamModel, Tokens, Views
@@ -206,6 +206,28 @@ def test_low_precision_does_not_drift(dtype, rule):
     late = torch.tensor(errors[-20:]).mean(0)
     assert (late < 0.05).all(), late
     assert (late < 3 * early + 1e-4).all(), (early, late)
+
+
+@pytest.mark.parametrize("head", ["tiny_dpt", "tiny_linear"])
+@pytest.mark.parametrize("rule", ["overwrite", "ttt3r"])
+def test_double_precision(head, rule):
+    single = random_tiny(head)
+    model = Cut3r(single.config)
+    model.load_state_dict(single.state_dict())
+    model.double().eval().requires_grad_(False)
+    images = random_images(4)[:, None]
+    states, outputs = roll(model, images.double(), rule)
+    assert {v.dtype for v in states[-1].to_tensors().values()} == {torch.float64, torch.int64}
+    for output, near in zip(outputs, roll(single, images, rule)[1], strict=True):
+        for field in ("confidence", "rgb", "pose_encoding", "gate"):  # linear points may flip
+            assert getattr(output, field).dtype == torch.float64
+            torch.testing.assert_close(
+                getattr(output, field).float(), getattr(near, field), atol=1e-4, rtol=1e-4
+            )
+    for field in ("points", "world_points", "pose_encoding"):
+        check_double_precision(
+            lambda images, field=field: getattr(roll(model, images, rule)[1][-1], field), images
+        )
 
 
 def test_state_as_tensors():

@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests.networks import random_images
+from tests.networks import check_double_precision, random_images
 from ttt3r.errors import SessionError, SettingError, WeightsError
 from ttt3r.models.base import StreamModel, Views
 from ttt3r.models.point3r import Point3r
@@ -267,6 +267,28 @@ def test_low_precision_stays_near(dtype):
         assert {v.dtype for v in state.to_tensors().values()} == {torch.float32, torch.int64}
         assert (output.points - right.points).norm() < 0.05 * right.points.norm()
         assert (state.features - plain.features).norm() < 0.05 * plain.features.norm()
+
+
+def test_double_precision():
+    single = random_tiny()
+    model = Point3r(single.config)
+    model.load_state_dict(single.state_dict())
+    model.double().eval().requires_grad_(False)
+    images = random_images(5)[:, None]
+    for rule in (Fuse(), Append()):
+        states, outputs = roll(model, images.double(), rule)
+        rounded, expected = roll(single, images, rule)
+        for output, near in zip(outputs, expected, strict=True):
+            for field in FIELDS:
+                assert getattr(output, field).dtype == torch.float64
+                close(getattr(output, field).float(), getattr(near, field), 1e-4)
+        assert {v.dtype for v in states[-1].to_tensors().values()} == {torch.float64, torch.int64}
+        assert torch.equal(states[-1].count, rounded[-1].count)
+    for field in FIELDS:
+        check_double_precision(
+            lambda images, field=field: getattr(roll(model, images, Append())[1][-1], field),
+            images[:3],
+        )
 
 
 # What a stream remembers, as a value

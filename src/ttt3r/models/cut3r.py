@@ -28,7 +28,7 @@ from ttt3r.models.cut3r_state import Cut3rState, Decoded, state_positions
 from ttt3r.models.evidence import LogitProbe
 from ttt3r.nn.attention import Probe
 from ttt3r.nn.blocks import DecoderBlock, EncoderBlock
-from ttt3r.nn.layers import LayerNorm, Linear, PatchEmbed
+from ttt3r.nn.layers import LayerNorm, Linear, PatchEmbed, at_least_float32
 from ttt3r.nn.memory import PoseMemory
 from ttt3r.nn.rope import Rotary, absolute_positions, grid_positions, rotary
 from ttt3r.rules.base import Rule, advance, broadcast_to_rank
@@ -111,7 +111,7 @@ class Cut3r(nn.Module):
 
     def initial_state(self, rule: Rule, batch: int = 1) -> Cut3rState:
         """State of `batch` streams before their first frame; the same for every stream."""
-        tokens = self.decoder_embed_state(self.register_tokens.weight).float()
+        tokens = at_least_float32(self.decoder_embed_state(self.register_tokens.weight))
         tokens = tokens.expand(batch, -1, -1).clone()
         return Cut3rState(
             tokens=tokens,
@@ -235,7 +235,7 @@ class Cut3r(nn.Module):
         wanted = check_outputs(outputs)
         batch = len(first.features)
         state = Cut3rState(
-            tokens=self.decoder_embed_state(first.features).float(),
+            tokens=at_least_float32(self.decoder_embed_state(first.features)),
             pose_memory=self.pose_retriever.initial(batch),
             age=torch.zeros(batch, dtype=torch.int64, device=self.device),
         )
@@ -258,7 +258,7 @@ class Cut3r(nn.Module):
         feature = tokens.features.mean(dim=1, keepdim=True)
         remembered = self.pose_retriever.read(feature, state.pose_memory)
         pose_token = torch.where(first[:, None, None], self.pose_token, remembered)
-        projected = self.decoder_embed(tokens.features).float()
+        projected = at_least_float32(self.decoder_embed(tokens.features))
         image = torch.cat((pose_token, projected), dim=1)
         memory = state.tokens
 
@@ -269,8 +269,8 @@ class Cut3r(nn.Module):
         image_dim = config.decoder_dim // config.decoder_heads
         state_dim = config.decoder_dim // config.state_heads
         # Each block rotates queries and keys with its own head size.
-        in_image = [rotary(at, image_dim, config.rope_base) for at in (image_at, state_at)]
-        in_state = [rotary(at, state_dim, config.rope_base) for at in (state_at, image_at)]
+        in_image = [self._rotary(at, image_dim) for at in (image_at, state_at)]
+        in_state = [self._rotary(at, state_dim) for at in (state_at, image_at)]
 
         middle: dict[int, Tensor] = {}
         for layer, (image_block, state_block) in enumerate(
@@ -312,7 +312,7 @@ class Cut3r(nn.Module):
             points, confidence = heads.points(decoded.levels, grid)
         if "world" in wanted:
             head_dim = self.config.decoder_dim // self.config.decoder_heads
-            positions = rotary(self._grid(size), head_dim, self.config.rope_base)
+            positions = self._rotary(self._grid(size), head_dim)
             world_points, world_confidence = heads.world(
                 decoded.levels, pose_token, positions, grid
             )
@@ -342,7 +342,11 @@ class Cut3r(nn.Module):
         return self.enc_norm_ray_map(x)
 
     def _encoder_positions(self, size: tuple[int, int], heads: int) -> Rotary:
-        return rotary(self._grid(size), self.config.encoder_dim // heads, self.config.rope_base)
+        return self._rotary(self._grid(size), self.config.encoder_dim // heads)
+
+    def _rotary(self, positions: Int[Tensor, "positions 2"], head_dim: int) -> Rotary:
+        """Rotations in the dtype of the residual stream."""
+        return rotary(positions, head_dim, self.config.rope_base, self.pose_token.dtype)
 
     def _grid(self, size: tuple[int, int]) -> Int[Tensor, "patches 2"]:
         patch = self.config.patch_size

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from jaxtyping import Float
 from torch import Tensor
 
+from ttt3r.nn.layers import at_least_float32
 from ttt3r.rules.base import Evidence, EvidenceKind
 
 LOGIT_KINDS: frozenset[EvidenceKind] = frozenset({"mean_logit", "mean_map", "attention_rows"})
@@ -30,7 +31,7 @@ class LogitProbe:
     ) -> None:
         """Add one layer's rotated queries and keys."""
         heads, dim = query.shape[1], query.shape[3]
-        query, key = query.float() * dim**-0.5, key.float()
+        query, key = at_least_float32(query) * dim**-0.5, at_least_float32(key)
         self._layers += 1
         if "mean_logit" in self._kinds:  # mean_j ⟨q, k_j⟩ = ⟨q, mean_j k_j⟩
             self._add("mean_logit", (query * key.mean(dim=2, keepdim=True)).sum((1, 3)) / heads)

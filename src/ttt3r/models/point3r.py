@@ -37,7 +37,7 @@ from ttt3r.models.point3r_memory import (
 from ttt3r.nn.blocks import EncoderBlock
 from ttt3r.nn.layers import LayerNorm, Linear, PatchEmbed
 from ttt3r.nn.memory import PoseMemory
-from ttt3r.nn.rope import grid_positions, rotary
+from ttt3r.nn.rope import Rotary, grid_positions, rotary
 from ttt3r.nn.rope3d import place
 from ttt3r.nn.rope_half import HalfRopeEncoderBlock, rotary_in_half
 from ttt3r.nn.spatial import SpatialDecoderBlock
@@ -177,8 +177,11 @@ class Point3r(nn.Module):
                 f"{size[1]}x{size[0]}; prepare images with ttt3r.sources.prepare first"
             )
         config = self.config
-        table = rotary_in_half if config.half_rope_in_encoder else rotary
-        at = table(self._grid(size), config.encoder_dim // config.encoder_heads, config.rope_base)
+        head_dim = config.encoder_dim // config.encoder_heads
+        if config.half_rope_in_encoder:
+            at = rotary_in_half(self._grid(size), head_dim, config.rope_base)
+        else:
+            at = self._rotary(size, head_dim)
         x = self.patch_embed(views.image)
         for block in self.enc_blocks:
             x = block(x, at)
@@ -230,7 +233,7 @@ class Point3r(nn.Module):
         remembers = bool(update.any())
         if remembers or "world" in wanted:
             head_dim = self.config.decoder_dim // self.config.decoder_heads
-            at = rotary(self._grid(tokens.size), head_dim, self.config.rope_base)
+            at = self._rotary(tokens.size, head_dim)
             world, world_confidence = heads.world(decoded.levels, pose_token, at, grid)
         if remembers:
             assert world is not None
@@ -329,7 +332,7 @@ class Point3r(nn.Module):
     ) -> Float[Tensor, "batch patches channels"]:
         """Features of new pointers: what a patch looks like, and the shape it has in the world."""
         config, size = self.config, (world.shape[1], world.shape[2])
-        at = rotary(self._grid(size), config.encoder_dim // config.value_heads, config.rope_base)
+        at = self._rotary(size, config.encoder_dim // config.value_heads)
         appearance = self.memory_attn_head(
             torch.cat((decoded.levels[0], decoded.levels[3]), dim=-1)
         )
@@ -338,6 +341,11 @@ class Point3r(nn.Module):
             x = block(x, at)
         shape = self.value_out(self.value_norm(x))
         return self.decoder_embed_memory(appearance + shape).to(decoded.pose_token.dtype)
+
+    def _rotary(self, size: tuple[int, int], head_dim: int) -> Rotary:
+        """Rotations of the patches of an image, in the dtype of the residual stream."""
+        dtype = self.pose_token.dtype
+        return rotary(self._grid(size), head_dim, self.config.rope_base, dtype)
 
     def _grid(self, size: tuple[int, int]) -> Int[Tensor, "patches 2"]:
         return grid_positions(size[0] // PATCH_SIZE, size[1] // PATCH_SIZE, self.device)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ttt3r.nn.layers import Linear
+from ttt3r.nn.layers import Linear, at_least_float32
 from ttt3r.nn.rope import Rotary, rotate, rotate_half_precision
 
 Probe = Callable[
@@ -45,9 +45,9 @@ def attend_with_map(
     key: Float[Tensor, "batch heads keys dim"],
     value: Float[Tensor, "batch heads keys dim"],
 ) -> Float[Tensor, "batch heads queries dim"]:
-    """Softmax attention by two products; the softmax itself is float32."""
+    """Softmax attention by two products; the softmax itself is float32 or float64."""
     logits = query @ key.mT * query.shape[-1] ** -0.5
-    return logits.float().softmax(dim=-1).to(value.dtype) @ value
+    return at_least_float32(logits).softmax(dim=-1).to(value.dtype) @ value
 
 
 class SelfAttention(nn.Module):

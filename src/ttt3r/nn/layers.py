@@ -1,8 +1,9 @@
 """Linear and normalisation layers under one precision policy.
 
-The residual stream, normalisation and everything read out of the network are float32. Only matrix
-products run in the dtype in which a layer's weights are stored, so lowering the precision of a
-network means casting the weights of its `Linear` layers; no autocast context is involved.
+The residual stream, normalisation and everything read out of the network are float32, or float64 in
+a network that was cast to it. Only matrix products run in the dtype in which a layer's weights are
+stored, so lowering the precision of a network means casting the weights of its `Linear` layers; no
+autocast context is involved.
 """
 
 import platform
@@ -32,6 +33,11 @@ def convolutions_outrun_products() -> bool:
     except OSError:
         processor = platform.processor()
     return "AuthenticAMD" in processor and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Bring what a product made in low precision back to the residual stream; keeps float64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Linear(nn.Linear):
@@ -72,14 +78,15 @@ class Conv2d(nn.Conv2d):
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation in float32 with the epsilon of the published networks."""
+    """Layer normalisation in its weights' dtype, with the epsilon of the published networks."""
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim, eps=1e-6)
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise the last axis."""
-        return F.layer_norm(input.float(), self.normalized_shape, self.weight, self.bias, self.eps)
+        input = input.to(self.weight.dtype)
+        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
 
 class Mlp(nn.Module):
@@ -120,4 +127,4 @@ class PatchEmbed(nn.Module):
         x = x.to(self.proj.weight.dtype)
         for index in range(self.halvings):
             x = F.gelu(self.get_submodule(f"stem{index}")(x))
-        return self.proj(x).flatten(2).transpose(1, 2).float()
+        return at_least_float32(self.proj(x).flatten(2).transpose(1, 2))

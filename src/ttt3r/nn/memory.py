@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ttt3r.nn.blocks import DecoderBlock
-from ttt3r.nn.layers import Linear
+from ttt3r.nn.layers import Linear, at_least_float32
 
 
 class PoseMemory(nn.Module):
@@ -44,7 +44,7 @@ class PoseMemory(nn.Module):
         memory: Float[Tensor, "batch slots wide"],
     ) -> Float[Tensor, "batch 1 channels"]:
         """Guess the pose token of a frame from its global feature."""
-        query = self.proj_q(feature).float()
+        query = at_least_float32(self.proj_q(feature))
         x = torch.cat((query, self.masked_token.expand_as(query)), dim=-1)
         for block in self.read_blocks:
             x = block(x, memory)
@@ -57,7 +57,7 @@ class PoseMemory(nn.Module):
         pose_token: Float[Tensor, "batch 1 channels"],
     ) -> Float[Tensor, "batch slots wide"]:
         """Return the memory after it has seen a frame's feature and refined pose token."""
-        entry = torch.cat((self.proj_q(feature).float(), pose_token), dim=-1)
+        entry = torch.cat((at_least_float32(self.proj_q(feature)), pose_token), dim=-1)
         for block in self.write_blocks:
             memory = block(memory, entry)
         return memory

@@ -57,7 +57,7 @@ def rotate_half_precision(
     x: Float[Tensor, "batch heads positions dim"], table: Rotary
 ) -> Float[Tensor, "batch heads positions dim"]:
     """Rotate with operand and result rounded to float16, as the published image encoder does."""
-    return rotate(x.half(), table).half().float()
+    return rotate(x.half(), table).half().to(x.dtype)
 
 
 def grid_positions(
