@@ -120,8 +120,8 @@ class Prediction:
         confidence: confidence of `points`, at least 1, [height, width].
         pose_encoding: the network's own [tx, ty, tz, qw, qx, qy, qz], relative to its segment.
         world_from_camera: camera pose in the stream's world, [4, 4].
-        intrinsics: pinhole matrix of the processed image, [3, 3] pixels: as the network gives it, else
-            estimated from `points`.
+        intrinsics: pinhole matrix of the processed image, [3, 3] pixels; estimated from `points`
+            where the network gives none.
         gate: β that the rule applied to each state token, [tokens]; None on the first frame of a
             segment, where the state is taken over before any rule has acted.
         world_points: point of each pixel in the world as the network predicts it directly.
