@@ -31,14 +31,15 @@ class Row:
     growth: str
 
 
+LOOKS, SLOWER = "`once`; `keep_all`, `window`", "linear `once`, else quadratic"
 ROWS = {
     "cut3r": Row("CUT3R", Cut3r, "n state tokens", "`overwrite`, `ttt3r`, `damped`", "none"),
     "point3r": Row("Point3R", Point3r, "pointers in space", "`fuse`, `append`", "with space seen"),
     "streamvggt": Row(
         "StreamVGGT", StreamVggt, "keys and values", "`keep_all`, `window`, `diverse`", "linear"
     ),
-    "vggt": Row("VGGT", Vggt, "all images", "`once`; `keep_all`, `window`", "quadratic"),
-    "fast3r": Row("Fast3R", Fast3r, "all images", "`once`; `keep_all`, `window`", "quadratic"),
+    "vggt": Row("VGGT", Vggt, "all images", LOOKS, SLOWER),
+    "fast3r": Row("Fast3R", Fast3r, "all images", LOOKS, SLOWER),
 }
 
 

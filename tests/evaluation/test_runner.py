@@ -110,6 +110,26 @@ def test_one_look_per_length_scores_as_looks_by_hand_do(tmp_path, task):
         assert score.metrics == pytest.approx(by_hand.metrics, rel=1e-3, abs=1e-5)
 
 
+def test_a_signal_is_heard_while_a_clip_is_gathered(tmp_path, monkeypatch):
+    network = random_vggt("vggt")
+    of = Plan(protocol("pose"), (None,), (renamed("one", 7, 1),), complete=True)
+    one = settings_of(of, clips.open_session(network), 56, "float32")
+    shown = []
+
+    def progress(done):
+        shown.append(done)
+        if len(shown) == 3:
+            raise KeyboardInterrupt
+
+    def unwanted(*arguments):
+        raise AssertionError("it looked")
+
+    monkeypatch.setattr(type(network), "predict", unwanted)
+    with Store(tmp_path, one) as store, pytest.raises(KeyboardInterrupt):
+        evaluate(of, network, store, one, progress)
+    assert shown == [0, 0, 0]
+
+
 @pytest.mark.parametrize("task", ["pose", "depth", "recon"])
 def test_an_evaluation_is_written_and_read_back(tmp_path, task):
     found = run(tmp_path, plan(task))
@@ -141,7 +161,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_numbers(tmp_path):
             again = evaluate(of, model(), store, one, seen.append)
         assert without_times(again) == without_times(whole)
         assert again.means[0].metrics == whole.means[0].metrics
-        assert seen[0] == (7 if stop > 7 else 1) and seen[-1] == 11
+        assert seen[0] == (7 if stop > 7 else 0) and seen[-1] == 11
 
 
 def test_rules_side_by_side(tmp_path):

@@ -100,7 +100,7 @@ def test_saved_and_loaded_goes_on_after_the_last_segment(model, frames, tmp_path
     list(itertools.islice(session.stream(frames), stop))
     session.save(tmp_path / "session")
     again = ClipSession.load(tmp_path / "session", model)
-    assert again.index == session.index == (stop - 1) // 3 * 3
+    assert again.index == session.index == stop // 3 * 3
     assert type(again.stitch) is type(session.stitch) and again.rule == session.rule
     for actual, expected in zip(
         again.stream(frames[again.index :]), whole[again.index :], strict=True
@@ -176,7 +176,7 @@ def test_stopped_and_resumed_equals_uninterrupted(model, frames, tmp_path, reset
             assert part.done == stop
         assert Run.open(out).manifest["status"] == "interrupted" and len(Run.open(out)) == stop
         rest = reconstruct(frames, out=out, resume=True, **settings)
-        first = 0 if reset is None else (stop - 1) // 3 * 3
+        first = 0 if reset is None else stop // 3 * 3
         assert rest.resumed_at == first
         for actual, expected in zip(rest, whole[first:], strict=True):
             assert_same(actual, expected)
@@ -197,6 +197,20 @@ def test_resuming_a_complete_run_does_nothing(model, frames, tmp_path):
     run = Run.open(tmp_path)
     assert len(run) == COUNT and run.manifest["status"] == "complete"
     assert (tmp_path / "frames" / "000000.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("reset", [None, 3])
+def test_a_stop_is_heard_while_a_clip_is_gathered(model, frames, tmp_path, reset):
+    asked = itertools.count(1)
+    settings = dict(model=model, reset=reset, out=tmp_path, **SETTINGS)
+    stopping = reconstruct(frames, stop_when=lambda: next(asked) == 5, **settings)
+    with pytest.raises(KeyboardInterrupt):
+        list(stopping)
+    done = 0 if reset is None else 3
+    assert stopping.done == done and len(list((tmp_path / "frames").iterdir())) == done
+    assert json.loads((tmp_path / "manifest.json").read_text())["status"] == "interrupted"
+    rest = reconstruct(frames, resume=True, **settings)
+    assert rest.resumed_at == done and len(list(rest)) == COUNT - done
 
 
 def test_too_little_memory_says_what_helps(model, frames, tmp_path, monkeypatch):

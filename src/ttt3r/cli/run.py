@@ -99,7 +99,7 @@ class RunCommand(Command):
         began = time.monotonic()
         finished = None
         with StopRequest() as stop, contextlib.suppress(KeyboardInterrupt):
-            reconstruction = command.prepare()
+            reconstruction = command.prepare(stop)
             if reconstruction.resumed_at and not self.quiet:
                 print(f"going on after {reconstruction.resumed_at} frames")
             if command.consume(reconstruction, stop):
@@ -111,7 +111,7 @@ class RunCommand(Command):
             command.summarise(finished, time.monotonic() - began)
         return 0
 
-    def prepare(self) -> "Reconstruction":
+    def prepare(self, stop: StopRequest) -> "Reconstruction":
         """Open input, weights and output.
 
         Raises:
@@ -139,6 +139,7 @@ class RunCommand(Command):
             crop=self.crop,
             device=self.device,
             precision=self.precision,
+            stop_when=lambda: stop.signal != 0,
         )
 
     def consume(self, reconstruction: "Reconstruction", stop: StopRequest) -> bool:

@@ -266,16 +266,25 @@ def run_sequence(
 
 
 class _Prepared(Iterator[Frame]):
-    """The frames of a sequence, prepared one by one, and the seconds that this took."""
+    """The frames of a sequence, prepared one by one, and the seconds that this took.
 
-    def __init__(self, recorder: Recorder, device: torch.device) -> None:
+    Args:
+        recorder: prepares them.
+        device: whose clock counts.
+        before_each: called before each frame.
+    """
+
+    def __init__(
+        self, recorder: Recorder, device: torch.device, before_each: Callable[[], None]
+    ) -> None:
         self.seconds = 0.0
-        self._recorder, self._device = recorder, device
+        self._recorder, self._device, self._before_each = recorder, device, before_each
         self._frames = iter(recorder.sequence)
 
     def __next__(self) -> Frame:
         start = machine.clock(self._device)
         try:
+            self._before_each()
             return self._recorder.prepare(next(self._frames))
         finally:
             self.seconds += machine.clock(self._device) - start
@@ -285,7 +294,8 @@ def _show(session: SessionBase, recorder: Recorder, progress: Update) -> tuple[l
     """Return the seconds each frame took in the session, and why the stream ended early if so."""
     device = session.device
     seconds: list[float] = []
-    frames = _Prepared(recorder, device)
+    # While a clip is gathered nothing is answered; this lets a signal through.
+    frames = _Prepared(recorder, device, lambda: progress(len(seconds)))
     predictions = session.stream(frames)
     while True:
         start, before = machine.clock(device), frames.seconds

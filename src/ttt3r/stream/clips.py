@@ -157,11 +157,10 @@ class ClipSession(SessionBase):
         for number, shown in enumerate(clip):
             index = progress.index + number
             said = output.view(replayed + number)
+            if ends and shown is clip[-1]:  # settled when the last answer is handed over
+                joint = Joint.of(shown.pixels, said)
+                self._progress = Progress(joint, index + 1, progress.segment + 1, placement)
             yield place(said, shown, index, self.outputs, progress.segment, placement)
-        if ends:
-            joint = Joint.of(clip[-1].pixels, output.view(-1))
-            index = progress.index + len(clip)
-            self._progress = Progress(joint, index, progress.segment + 1, placement)
 
 
 def open_session(

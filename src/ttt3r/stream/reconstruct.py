@@ -1,7 +1,7 @@
 """The main job as one call: a source of frames in, predictions out, a run on disk."""
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ttt3r.stream.base import SessionBase
 from ttt3r.stream.clips import open_session
 from ttt3r.stream.shortage import MEMORY_ERRORS, shortage
 from ttt3r.stream.writer import RunWriter, check_folder
-from ttt3r.types import Prediction
+from ttt3r.types import Frame, Prediction
 
 DECODE_AHEAD = 4
 ADVICE = (
@@ -47,6 +47,7 @@ def reconstruct(
     crop: str | None = None,
     device: str = "auto",
     precision: str = "auto",
+    stop_when: Callable[[], bool] | None = None,
 ) -> "Reconstruction":
     """Reconstruct a video, folder of images or any iterable of frames while it arrives.
 
@@ -71,6 +72,7 @@ def reconstruct(
         crop: "WIDTH:HEIGHT", such as "4:3", to which the turned images are cut about their centre.
         device: where to load a model that is given by name or path, see `ttt3r.load`.
         precision: likewise.
+        stop_when: asked before each frame is taken in; True stops as Ctrl-C does.
 
     Returns:
         An iterator of predictions. With `out`, what was yielded is also written; stopping early
@@ -106,7 +108,7 @@ def reconstruct(
             except BaseException:
                 writer.close("failed")
                 raise
-    return Reconstruction(session, frames, policy, writer, checkpoint_every)
+    return Reconstruction(session, frames, policy, writer, checkpoint_every, stop_when)
 
 
 def describe(session: SessionBase, source: Source, size: int) -> dict[str, Any]:
@@ -148,6 +150,7 @@ class Reconstruction(Iterator[Prediction]):
         policy: Any,
         writer: RunWriter | None,
         checkpoint_every: int,
+        stop_when: Callable[[], bool] | None = None,
     ) -> None:
         self.session = session
         finished = None if writer is None else writer.finished
@@ -158,7 +161,7 @@ class Reconstruction(Iterator[Prediction]):
         self._stored = session.fork()
         prepared = (prepare_frame(frame, policy) for frame in source.frames(self.resumed_at))
         self._frames = prefetch(prepared, DECODE_AHEAD)
-        self._predictions = session.stream(self._frames)
+        self._predictions = session.stream(_until(self._frames, stop_when))
         self.done, self._checkpointed = self.resumed_at, session.index
         self._open = True
 
@@ -222,3 +225,11 @@ class Reconstruction(Iterator[Prediction]):
         if getattr(self, "_open", False):
             with contextlib.suppress(Exception):
                 self.close()
+
+
+def _until(frames: Iterable[Frame], stop_when: Callable[[], bool] | None) -> Iterator[Frame]:
+    """Let frames pass until asked to stop."""
+    for frame in frames:
+        if stop_when is not None and stop_when():
+            raise KeyboardInterrupt
+        yield frame
