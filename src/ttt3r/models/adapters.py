@@ -63,7 +63,22 @@ class SetState(State):
     images: Float[Tensor, "batch frames 3 height width"]
 
 
-class SetStream:
+class _Adapter:
+    """What an adapter has from the network behind it."""
+
+    def __init__(self, model: StreamModel | SetModel) -> None:
+        self.model = model
+        self.capabilities = model.capabilities
+        self.image_policy = model.image_policy
+        self.weights = model.weights
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+
+class SetStream(_Adapter):
     """Offers a `SetModel` as a `StreamModel`.
 
     A step appends the frame, looks at all frames, and answers for the last one. Time per frame
@@ -74,16 +89,7 @@ class SetStream:
         model: the network.
     """
 
-    def __init__(self, model: SetModel) -> None:
-        self.model = model
-        self.capabilities = model.capabilities
-        self.image_policy = model.image_policy
-        self.weights = model.weights
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.model.device
+    model: SetModel
 
     def parse_rule(self, rule: Any = None) -> KeepAll | Window:
         """Return which frames are kept: "keep_all" (None), or "window(32)" with the first frame.
@@ -172,7 +178,7 @@ class SetStream:
             raise SettingError(f"all streams of a batch must {what} together in this family")
 
 
-class StreamSet:
+class StreamSet(_Adapter):
     """Offers a `StreamModel` as a `SetModel`: each look is a stream of its own, in the order given.
 
     Args:
@@ -180,17 +186,11 @@ class StreamSet:
         rule: how the state is updated; None takes the family's own.
     """
 
-    def __init__(self, model: StreamModel, rule: Any = None) -> None:
-        self.model = model
-        self.rule = model.parse_rule(rule)
-        self.capabilities = model.capabilities
-        self.image_policy = model.image_policy
-        self.weights = model.weights
+    model: StreamModel
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.model.device
+    def __init__(self, model: StreamModel, rule: Any = None) -> None:
+        super().__init__(model)
+        self.rule = model.parse_rule(rule)
 
     def predict(
         self,
