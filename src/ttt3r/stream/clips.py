@@ -17,19 +17,19 @@ from ttt3r.models.adapters import Once, parse_policy
 from ttt3r.models.base import SetModel, SetOutput, State, StepOutput, StreamModel
 from ttt3r.stream import resets, stitching
 from ttt3r.stream.base import Progress, SessionBase
-from ttt3r.stream.placing import PushedImage, Shown, first, place, pose_of, read_image
+from ttt3r.stream.placing import PushedImage, Shown, place, pose_of, read_image
 from ttt3r.stream.session import Session
 from ttt3r.types import Prediction
 
 
 @dataclass(frozen=True)
 class Joint(State):
-    """The frame that two clips share, and what the older look said of it; empty before that.
+    """The frame that two clips share, and what one look said of it; empty before the first.
 
     Attributes:
         image: RGB in [-1, 1].
-        segment_from_camera: its pose in the older segment, float64.
-        points: in the camera's frame, in the older segment's unit; empty if stitching needs none.
+        segment_from_camera: its pose in that look's segment, float64.
+        points: in the camera's frame, in that segment's unit; empty if stitching needs none.
         confidence: of `points`.
     """
 
@@ -51,7 +51,7 @@ class Joint(State):
 
     @classmethod
     def of(cls, image: Float[Tensor, "3 height width"], output: StepOutput) -> "Joint":
-        """Keep the last frame of a clip, and what was said of it."""
+        """Keep an image, and what was said of it."""
         height, width = image.shape[1:]
         points, confidence = torch.zeros(1, 0, height, width, 3), torch.zeros(1, 0, height, width)
         if output.points is not None and output.confidence is not None:
@@ -151,9 +151,8 @@ class ClipSession(SessionBase):
         output = self._predict(clip, self.outputs | joins)
         placement = progress.world_from_segment
         if replayed:
-            again = output.view(0)
-            seen = stitching.Seen(pose_of(again), first(again.points), first(again.confidence))
-            placement = self.stitch.connect(placement, self.state.seen, _on_cpu(seen))
+            again = Joint.of(self.state.image[0, 0], output.view(0))
+            placement = self.stitch.connect(placement, self.state.seen, again.seen)
         for number, shown in enumerate(clip):
             index = progress.index + number
             said = output.view(replayed + number)
@@ -186,13 +185,3 @@ def open_session(
     if not isinstance(model, StreamModel) and isinstance(parse_policy(rule), Once):
         return ClipSession(model, reset, outputs, stitch)
     return Session(model, rule, reset, outputs, stitch)
-
-
-def _on_cpu(seen: stitching.Seen) -> stitching.Seen:
-    """Bring what was seen to where joints are kept."""
-    points, confidence = seen.points, seen.confidence
-    return stitching.Seen(
-        seen.segment_from_camera,
-        None if points is None else points.cpu(),
-        None if confidence is None else confidence.cpu(),
-    )
