@@ -87,6 +87,42 @@ def seen(looked: SetOutput, poses: torch.Tensor, view: int) -> tuple[torch.Tenso
     return se3.apply(poses[view], points), confidence.log()
 
 
+def without_pose(model, monkeypatch, bad):
+    """Let the views of which `bad` says so, by their pixels, have no pose."""
+    predict = type(model).predict
+
+    def partly(self, images, outputs=("points", "pose")):
+        output = predict(self, images, outputs)
+        poses = output.world_from_camera.clone()
+        poses[0, [bad(image) for image in images[0]]] = torch.nan
+        return dataclasses.replace(output, world_from_camera=poses)
+
+    monkeypatch.setattr(type(model), "predict", partly)
+
+
+def test_segments_meet_at_a_frame_that_has_a_pose(model, frames, monkeypatch, caplog):
+    unplaced = pixels(frames)[0, 2]
+    without_pose(model, monkeypatch, lambda image: torch.equal(image, unplaced))
+    session = ClipSession(model, 3)
+    said = list(itertools.islice(session.stream(frames), 3))
+    assert not said[2].world_from_camera.isfinite().all()
+    assert torch.equal(session.state.image[0, 0], pixels(frames)[0, 1])
+    rest = list(session.stream(frames[3:]))
+    assert all(p.world_from_camera.isfinite().all() and p.points.isfinite().all() for p in rest)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("stitch", ["pose", "similarity"])
+def test_segments_without_any_pose_say_so_and_keep_their_points(
+    model, frames, monkeypatch, caplog, stitch
+):
+    without_pose(model, monkeypatch, lambda image: True)
+    said = list(ClipSession(model, 3, stitch=stitch).stream(frames))
+    assert all(p.points.isfinite().all() and p.scale == 1.0 for p in said)
+    assert not any(p.world_from_camera.isfinite().all() for p in said)
+    assert "has no pose" in caplog.text
+
+
 def test_poses_alone_chain_without_scale(model, frames):
     said = list(ClipSession(model, 3, ("pose",), "pose").stream(frames))
     assert all(p.scale == 1.0 and p.points is None for p in said)

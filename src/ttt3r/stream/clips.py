@@ -26,6 +26,8 @@ from ttt3r.types import Prediction
 class Joint(State):
     """The frame that two clips share, and what one look said of it; empty before the first.
 
+    It is the last frame of the older clip that has a pose.
+
     Attributes:
         image: RGB in [-1, 1].
         segment_from_camera: its pose in that look's segment, float64.
@@ -157,7 +159,8 @@ class ClipSession(SessionBase):
             index = progress.index + number
             said = output.view(replayed + number)
             if ends and shown is clip[-1]:  # settled when the last answer is handed over
-                joint = Joint.of(shown.pixels, said)
+                chosen = _last_placed(output, replayed, len(clip))
+                joint = Joint.of(clip[chosen].pixels, output.view(replayed + chosen))
                 self._progress = Progress(joint, index + 1, progress.segment + 1, placement)
             yield place(said, shown, index, self.outputs, progress.segment, placement)
 
@@ -185,3 +188,11 @@ def open_session(
     if not isinstance(model, StreamModel) and isinstance(parse_policy(rule), Once):
         return ClipSession(model, reset, outputs, stitch)
     return Session(model, rule, reset, outputs, stitch)
+
+
+def _last_placed(output: SetOutput, first: int, count: int) -> int:
+    """Which of `count` views from the first on is the last with a pose; the last if none has."""
+    assert output.world_from_camera is not None
+    placed = output.world_from_camera[0, first:].isfinite().flatten(1).all(1)
+    found = placed.nonzero().flatten().tolist()
+    return found[-1] if found else count - 1

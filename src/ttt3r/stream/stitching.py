@@ -69,7 +69,16 @@ class PoseChain:
     def connect(
         self, world_from_segment: Float[Tensor, "4 4"], last: Seen, first: Seen
     ) -> Float[Tensor, "4 4"]:
-        """Chain the last pose onto the old placement."""
+        """Chain the last pose onto the old placement.
+
+        Where the shared frame has no pose, the new segment begins where the old one did.
+        """
+        if not bool(last.segment_from_camera.isfinite().all()):
+            logger.warning(
+                "the frame where two segments meet has no pose: the new segment is placed where "
+                "the old one began, so what follows does not fit what came before"
+            )
+            return world_from_segment
         return world_from_segment @ last.segment_from_camera
 
 
