@@ -32,7 +32,7 @@ from ttt3r.models.streamvggt import StreamVggt
 from ttt3r.models.vggt import Vggt
 from ttt3r.types import ImagePolicy
 from ttt3r.weights import CATALOGUE, FAMILIES, convert, load
-from ttt3r.weights.catalogue import TINY_FAST3R, TINY_POINT3R
+from ttt3r.weights.catalogue import RELEASED, TINY_FAST3R, TINY_POINT3R
 from ttt3r.weights.random import random_weights
 from ttt3r.weights.sources import read_weights
 
@@ -102,6 +102,9 @@ def test_names_of_the_catalogue_find_the_published_files(
         converted = load(convert(name, tmp_path / "converted" / name), "cpu")
         assert replace(converted.weights, sha256="") == replace(network.weights, sha256="")
     assert "alike" not in caplog.text  # the name says which
+    for family, spec in RELEASED.items():  # as does the family's
+        if family != "cut3r":
+            assert load(family, "cpu").weights.name == spec.name
     # VGGT's safetensors, beside the description that is published with them.
     (tmp_path / "vggt-1b.pt").unlink()
     (tmp_path / "vggt-1b").mkdir()
@@ -110,6 +113,21 @@ def test_names_of_the_catalogue_find_the_published_files(
     (tmp_path / "vggt-1b" / "config.json").write_text(json.dumps(published))
     for source in ("vggt-1b", tmp_path / "vggt-1b", tmp_path / "vggt-1b" / "model.safetensors"):
         assert load(source, "cpu").weights.licence == "CC-BY-NC-4.0"
+
+
+def test_a_family_stands_for_the_first_of_its_released_weights(
+    vggt_pt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TTT3R_WEIGHTS", str(tmp_path / "none"))
+    monkeypatch.chdir(tmp_path)
+    assert set(RELEASED) == set(FAMILIES)
+    for family, name in (("cut3r", "cut3r_512_dpt_4_64"), ("vggt", "vggt-1b")):
+        with pytest.raises(WeightsError, match=f"the weights {name} are not on this machine"):
+            load(family)
+    with pytest.raises(WeightsError, match="and families: cut3r, fast3r, point3r, vggt"):
+        load("vgg")
+    convert(vggt_pt, tmp_path / "vggt", family="vggt")  # what lies there under that name counts
+    assert load("vggt", "cpu").weights.name == vggt_pt.stem
 
 
 def test_nested_checkpoints_of_point3r(tmp_path: Path) -> None:

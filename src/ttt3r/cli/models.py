@@ -26,6 +26,7 @@ class ModelsCommand(Command):
                 where = "no" if path is None else found
             rows.append((spec.name, spec.family, spec.licence, where, spec.origin_url))
         print_table(rows)
-        print(f"\nWeights are looked for in {weights_folder()} (set TTT3R_WEIGHTS to change it).")
+        print("\nA family's name stands for the first of its released weights.")
+        print(f"Weights are looked for in {weights_folder()} (set TTT3R_WEIGHTS to change it).")
         print("For those that are not there, `ttt3r run VIDEO --model NAME` says how to get them.")
         return 0

@@ -208,6 +208,10 @@ CATALOGUE: dict[str, WeightsSpec] = {
 }
 
 
+# A family's name stands for its released weights, the first of several.
+RELEASED = {spec.family: spec for spec in reversed(CATALOGUE.values()) if spec.filename is not None}
+
+
 def weights_folder() -> Path:
     """Where downloaded weights are looked for: ``$TTT3R_WEIGHTS`` or ``~/.cache/ttt3r/weights``."""
     chosen = os.environ.get("TTT3R_WEIGHTS")

@@ -14,7 +14,14 @@ from ttt3r.errors import SettingError, WeightsError
 from ttt3r.models.base import WeightsInfo
 from ttt3r.types import ImagePolicy
 from ttt3r.weights.card import Card, is_card, read_card
-from ttt3r.weights.catalogue import CATALOGUE, UNKNOWN, WeightsSpec, find_on_disk, how_to_get
+from ttt3r.weights.catalogue import (
+    CATALOGUE,
+    RELEASED,
+    UNKNOWN,
+    WeightsSpec,
+    find_on_disk,
+    how_to_get,
+)
 from ttt3r.weights.checkpoint import DAMAGED, check_is_file, read_checkpoint
 from ttt3r.weights.constructor import NETWORK_CLASS
 from ttt3r.weights.families import (
@@ -59,7 +66,8 @@ def read_weights(source: str | Path, family: str | None = None) -> Weights:
 
     Args:
         source: a name of the catalogue, or a path: a folder that ``ttt3r convert`` made, a
-            ``.safetensors`` file, or an upstream checkpoint.
+            ``.safetensors`` file, or an upstream checkpoint; or else the name of a family, which
+            stands for its released weights.
         family: which network they belong to; None leaves it to what is said of them or, where
             nothing is, to the names of the tensors.
 
@@ -83,9 +91,12 @@ def _find(source: str | Path, wanted: Family | None) -> Weights:
         return _from_catalogue(CATALOGUE[source], wanted)
     path = Path(source).expanduser()
     if not str(source) or not path.exists():
+        if str(source) in RELEASED:
+            return _from_catalogue(RELEASED[str(source)], wanted)
+        families = ", ".join(sorted(RELEASED.keys() - CATALOGUE.keys()))
         raise WeightsError(
             f"there are no weights {str(source)!r}: it is neither a file or folder nor a known "
-            f"name. Known names are: {', '.join(CATALOGUE)}"
+            f"name. Known names are: {', '.join(CATALOGUE)}; and families: {families}"
         )
     return _from_path(path, wanted)
 
