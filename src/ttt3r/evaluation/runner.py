@@ -163,22 +163,14 @@ def evaluate(
             folder = store.sequence(label, sequence.name)
             with explained(store.folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                parts = []
-                for frames, lengths in passes(_session(model, settings), plan.lengths, sequence):
-                    session, before = _session(model, settings), done
-                    part = First(sequence, frames)
-                    recorder = _recorder(plan.protocol, part, session, settings.size, folder)
-                    # A shorter pass counts as nothing done, but lets a signal through.
-                    share = int(frames == len(sequence) or lengths[-1] == plan.lengths[-1])
-                    parts.append(
-                        run_sequence(
-                            session,
-                            recorder,
-                            lengths,
-                            lambda n, start=before, share=share: progress(start + share * n),
-                        )
-                    )
-                scores = _joined(parts)
+                scores = _measure(
+                    plan,
+                    model,
+                    settings,
+                    sequence,
+                    folder,
+                    lambda n, start=done: progress(start + n),
+                )
                 store.write(label, scores)
         finished.append(scores)
         done += len(sequence)
@@ -189,6 +181,27 @@ def evaluate(
     with explained(store.folder):
         store.write_summary(evaluation)
     return evaluation
+
+
+def _measure(
+    plan: Plan,
+    model: StreamModel | SetModel,
+    settings: Settings,
+    sequence: Sequence,
+    folder: Path,
+    progress: Update,
+) -> SequenceScores:
+    """Show a sequence as often as its lengths take, and score it at all of them."""
+    parts = []
+    for frames, lengths in passes(_session(model, settings), plan.lengths, sequence):
+        session, part = _session(model, settings), First(sequence, frames)
+        recorder = _recorder(plan.protocol, part, session, settings.size, folder)
+        # A pass before the last counts as nothing done, but lets a signal through.
+        share = int(lengths[-1] == plan.lengths[-1])
+        parts.append(
+            run_sequence(session, recorder, lengths, lambda n, share=share: progress(share * n))
+        )
+    return _joined(parts)
 
 
 def passes(
