@@ -6,6 +6,7 @@ a pass for each length.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -163,14 +164,8 @@ def evaluate(
             folder = store.sequence(label, sequence.name)
             with explained(store.folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                scores = _measure(
-                    plan,
-                    model,
-                    settings,
-                    sequence,
-                    folder,
-                    lambda n, start=done: progress(start + n),
-                )
+                report = functools.partial(_from, done, progress)
+                scores = _measure(plan, model, settings, sequence, folder, report)
                 store.write(label, scores)
         finished.append(scores)
         done += len(sequence)
@@ -181,6 +176,11 @@ def evaluate(
     with explained(store.folder):
         store.write_summary(evaluation)
     return evaluation
+
+
+def _from(start: int, progress: Update, done: int) -> None:
+    """Report progress that counts on from a start."""
+    progress(start + done)
 
 
 def _measure(
