@@ -6,61 +6,16 @@ import math
 
 import pytest
 
+from tests.weights.published import FAST3R_PUBLISHED, published_fast3r
 from ttt3r.errors import SettingError, WeightsError
 from ttt3r.models.cut3r_config import DptSizes
 from ttt3r.models.fast3r_config import Fast3rConfig, config_from_published
 from ttt3r.weights.catalogue import TINY_FAST3R as TINY
 
-PUBLISHED = {
-    "encoder_args": {
-        "encoder_type": "croco",
-        "img_size": 512,
-        "patch_size": 16,
-        "patch_embed_cls": "PatchEmbedDust3R",
-        "embed_dim": 1024,
-        "num_heads": 16,
-        "depth": 24,
-        "mlp_ratio": 4,
-        "pos_embed": "RoPE100",
-        "attn_implementation": "flash_attention",
-    },
-    "decoder_args": {
-        "decoder_type": "fast3r",
-        "random_image_idx_embedding": True,
-        "enc_embed_dim": 1024,
-        "embed_dim": 1024,
-        "num_heads": 16,
-        "depth": 24,
-        "mlp_ratio": 4.0,
-        "qkv_bias": True,
-        "attn_bias_for_inference_enabled": False,
-    },
-    "head_args": {
-        "head_type": "dpt",
-        "output_mode": "pts3d",
-        "landscape_only": False,
-        "depth_mode": ["exp", "-Infinity", "Infinity"],
-        "conf_mode": ["exp", 1, "inf"],
-        "with_local_head": True,
-    },
-}
-
-
-def published(**changes):
-    """The released configuration with "part.key" changed, or absent if None."""
-    values = json.loads(json.dumps(PUBLISHED))
-    for name, value in changes.items():
-        part, key = name.split("__")
-        if value is None:
-            del values[part][key]
-        else:
-            values[part][key] = value
-    return values
-
 
 def test_the_defaults_are_the_released_configuration():
-    assert config_from_published(PUBLISHED) == Fast3rConfig()
-    changed = published(
+    assert config_from_published(FAST3R_PUBLISHED) == Fast3rConfig()
+    changed = published_fast3r(
         decoder_args__attn_bias_for_inference_enabled=True, encoder_args__pos_embed="RoPE50"
     )
     config = config_from_published(changed)
@@ -85,12 +40,12 @@ def test_the_defaults_are_the_released_configuration():
 )
 def test_configurations_that_are_not_supported_are_refused(changes, message):
     with pytest.raises(WeightsError, match=message):
-        config_from_published(published(**changes))
+        config_from_published(published_fast3r(**changes))
 
 
 def test_a_configuration_without_its_parts_is_refused():
     with pytest.raises(WeightsError, match="no head_args"):
-        config_from_published({k: v for k, v in PUBLISHED.items() if k != "head_args"})
+        config_from_published({k: v for k, v in FAST3R_PUBLISHED.items() if k != "head_args"})
 
 
 @pytest.mark.parametrize(

@@ -41,25 +41,26 @@ POINT3R_CALL = (
     "local_mem_size=16, landscape_only=False))"
 )
 POINT3R_SHOWN = replace(TINY_POINT3R, value_heads=16)  # heads that nothing tells
-FAST3R_CONFIG = {
+FAST3R_PUBLISHED: dict[str, Any] = {
     "encoder_args": {
         "encoder_type": "croco",
-        "img_size": 64,
+        "img_size": 512,
         "patch_size": 16,
         "patch_embed_cls": "PatchEmbedDust3R",
-        "embed_dim": 64,
-        "num_heads": 4,
-        "depth": 2,
+        "embed_dim": 1024,
+        "num_heads": 16,
+        "depth": 24,
         "mlp_ratio": 4,
         "pos_embed": "RoPE100",
+        "attn_implementation": "flash_attention",
     },
     "decoder_args": {
         "decoder_type": "fast3r",
         "random_image_idx_embedding": True,
-        "enc_embed_dim": 64,
-        "embed_dim": 48,
-        "num_heads": 3,
-        "depth": 4,
+        "enc_embed_dim": 1024,
+        "embed_dim": 1024,
+        "num_heads": 16,
+        "depth": 24,
         "mlp_ratio": 4.0,
         "qkv_bias": True,
         "attn_bias_for_inference_enabled": False,
@@ -69,10 +70,34 @@ FAST3R_CONFIG = {
         "output_mode": "pts3d",
         "landscape_only": False,
         "depth_mode": ["exp", "-Infinity", "Infinity"],
-        "conf_mode": ["exp", 1, "Infinity"],
+        "conf_mode": ["exp", 1, "inf"],
         "with_local_head": True,
     },
 }
+
+
+def published_fast3r(**changes: Any) -> dict[str, Any]:
+    """The released configuration with "part.key" changed, or absent if None."""
+    values = json.loads(json.dumps(FAST3R_PUBLISHED))
+    for name, value in changes.items():
+        part, key = name.split("__")
+        if value is None:
+            del values[part][key]
+        else:
+            values[part][key] = value
+    return values
+
+
+FAST3R_CONFIG = published_fast3r(
+    encoder_args__img_size=64,
+    encoder_args__embed_dim=64,
+    encoder_args__num_heads=4,
+    encoder_args__depth=2,
+    decoder_args__enc_embed_dim=64,
+    decoder_args__embed_dim=48,
+    decoder_args__num_heads=3,
+    decoder_args__depth=4,
+)
 
 
 def look(network: Any) -> dict[str, Tensor]:

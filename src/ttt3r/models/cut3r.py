@@ -28,7 +28,7 @@ from ttt3r.models.cut3r_state import Cut3rState, Decoded, state_positions
 from ttt3r.models.evidence import LogitProbe
 from ttt3r.nn.attention import Probe
 from ttt3r.nn.blocks import DecoderBlock, EncoderBlock
-from ttt3r.nn.layers import LayerNorm, Linear, PatchEmbed, at_least_float32
+from ttt3r.nn.layers import LayerNorm, Linear, PatchEmbed, at_least_float32, cast_products
 from ttt3r.nn.memory import PoseMemory
 from ttt3r.nn.rope import Rotary, absolute_positions, grid_positions, rotary
 from ttt3r.rules.base import Rule, advance, broadcast_to_rank
@@ -97,12 +97,8 @@ class Cut3r(nn.Module):
 
         State, pose memory, position embedding, gate, normalisation and heads are always float32.
         """
-        for name, module in self.named_children():
-            if name == "downstream_head":
-                continue
-            for layer in module.modules():
-                if isinstance(layer, Linear | nn.Conv2d):
-                    layer.to(dtype)
+        parts = (part for part in self.children() if part is not self.downstream_head)
+        cast_products(parts, dtype)
         return self
 
     def parse_rule(self, rule: str | Rule | None = None) -> Rule:

@@ -34,7 +34,7 @@ from ttt3r.models.fast3r_indices import (
     sequential_view_indices,
 )
 from ttt3r.models.fast3r_transformers import Encoder, FusionDecoder, Levels
-from ttt3r.nn.layers import Linear
+from ttt3r.nn.layers import cast_products
 from ttt3r.types import ImagePolicy
 
 # Images that pass the encoder, and the heads, together. Neither mixes images, so this bounds
@@ -88,10 +88,7 @@ class Fast3r(nn.Module):
 
         Residual stream, position embeddings, normalisation and heads are always float32.
         """
-        for part in (self.encoder, self.decoder):
-            for layer in part.modules():
-                if isinstance(layer, Linear | nn.Conv2d):
-                    layer.to(dtype)
+        cast_products([self.encoder, self.decoder], dtype)
         return self
 
     def predict(

@@ -35,7 +35,7 @@ from ttt3r.models.point3r_memory import (
     parse_memory_rule,
 )
 from ttt3r.nn.blocks import EncoderBlock
-from ttt3r.nn.layers import LayerNorm, Linear, PatchEmbed
+from ttt3r.nn.layers import LayerNorm, Linear, PatchEmbed, cast_products
 from ttt3r.nn.memory import PoseMemory
 from ttt3r.nn.rope import Rotary, grid_positions, rotary
 from ttt3r.nn.rope3d import place
@@ -119,12 +119,8 @@ class Point3r(nn.Module):
         State, position embedding, normalisation, heads and all that reads world coordinates, which
         may exceed the range of float16, are always float32.
         """
-        for name, module in self.named_children():
-            if name in ("downstream_head", "pts_patch_embed"):
-                continue
-            for layer in module.modules():
-                if isinstance(layer, Linear | nn.Conv2d):
-                    layer.to(dtype)
+        exact = (self.downstream_head, self.pts_patch_embed)
+        cast_products((part for part in self.children() if part not in exact), dtype)
         return self
 
     def parse_rule(self, rule: str | MemoryRule | None = None) -> MemoryRule:

@@ -25,7 +25,7 @@ from ttt3r.models.vggt_heads import (
     points_from_raw,
 )
 from ttt3r.models.vggt_track import TrackHead, Tracks, check_queries
-from ttt3r.nn.layers import Linear
+from ttt3r.nn.layers import cast_products
 from ttt3r.nn.vggt_dpt import VggtDpt
 from ttt3r.types import ImagePolicy
 
@@ -73,9 +73,7 @@ class VggtNetwork(nn.Module):
 
         The residual stream, normalisation, position embeddings and heads are always float32.
         """
-        for layer in self.aggregator.modules():
-            if isinstance(layer, Linear | nn.Conv2d):
-                layer.to(dtype)
+        cast_products([self.aggregator], dtype)
         return self
 
     def levels(self, wanted: frozenset[str]) -> frozenset[int]:

@@ -7,7 +7,7 @@ autocast context is involved.
 """
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -75,6 +75,14 @@ class Conv2d(nn.Conv2d):
         if input.device.type == "cpu":  # small beside the map; a layout kept would not be saved
             weight = weight.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         return F.conv2d(input, weight, self.bias, self.stride, self.padding)
+
+
+def cast_products(parts: Iterable[nn.Module], dtype: torch.dtype) -> None:
+    """Store the weights of all products in these parts in `dtype`, in which they then run."""
+    for part in parts:
+        for layer in part.modules():
+            if isinstance(layer, Linear | nn.Conv2d):
+                layer.to(dtype)
 
 
 class LayerNorm(nn.LayerNorm):

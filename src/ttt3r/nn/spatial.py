@@ -4,13 +4,13 @@ They hold the parameters of `blocks.DecoderBlock` under the same names. Streams 
 different numbers of tokens: a token that is absent is read by none.
 """
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from ttt3r.nn.attention import CrossAttention, SelfAttention, split_heads
 from ttt3r.nn.blocks import DecoderBlock
 from ttt3r.nn.rope3d import Placement, turn
+from ttt3r.nn.scaled import attend_where
 
 
 def attend_in_space(
@@ -25,9 +25,7 @@ def attend_in_space(
     Each stream must hold at least one key that is present.
     """
     query, key = turn(query, query_at).to(value.dtype), turn(key, key_at).to(value.dtype)
-    mask = None if key_at.present is None else key_at.present[:, None, None]
-    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    return mixed.transpose(1, 2).flatten(2)
+    return attend_where(query, key, value, key_at.present)
 
 
 class SpatialSelfAttention(SelfAttention):

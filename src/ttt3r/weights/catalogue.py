@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from ttt3r.models.base import WeightsInfo
 from ttt3r.models.cut3r_config import Cut3rConfig, DptSizes
@@ -81,18 +82,16 @@ def _random(name: str, title: str, config: Config) -> WeightsSpec:
     )
 
 
+_TINY: dict[str, Any] = {
+    "image_size": 64,
+    "encoder_dim": 64,
+    "encoder_depth": 2,
+    "encoder_heads": 4,
+    "decoder_depth": 4,
+    "dpt": DptSizes((8, 12, 16, 24), 16, 8),
+}
 TINY_DPT = Cut3rConfig(
-    image_size=64,
-    encoder_dim=64,
-    encoder_depth=2,
-    encoder_heads=4,
-    decoder_dim=32,
-    decoder_depth=4,
-    decoder_heads=2,
-    state_heads=4,
-    state_size=27,
-    memory_size=16,
-    dpt=DptSizes((8, 12, 16, 24), 16, 8),
+    **_TINY, decoder_dim=32, decoder_heads=2, state_heads=4, state_size=27, memory_size=16
 )
 TINY_LINEAR = replace(TINY_DPT, head="linear", state_size=20, dpt=DptSizes())
 TINY_VGGT = VggtConfig(
@@ -121,29 +120,15 @@ TINY_VGGT = VggtConfig(
 TINY_STREAMVGGT = StreamVggtConfig(
     **{item.name: getattr(TINY_VGGT, item.name) for item in fields(TINY_VGGT)}
 )
+TINY_FAST3R = Fast3rConfig(**_TINY, decoder_dim=48, decoder_heads=3)
 TINY_POINT3R = Point3rConfig(
-    image_size=64,
-    encoder_dim=64,
-    encoder_depth=2,
-    encoder_heads=4,
+    **_TINY,
     decoder_dim=48,
-    decoder_depth=4,
     decoder_heads=3,
     pointer_heads=4,
     value_depth=2,
     value_heads=4,
     memory_size=16,
-    dpt=DptSizes((8, 12, 16, 24), 16, 8),
-)
-TINY_FAST3R = Fast3rConfig(
-    image_size=64,
-    encoder_dim=64,
-    encoder_depth=2,
-    encoder_heads=4,
-    decoder_dim=48,
-    decoder_depth=4,
-    decoder_heads=3,
-    dpt=DptSizes((8, 12, 16, 24), 16, 8),
 )
 CATALOGUE: dict[str, WeightsSpec] = {
     spec.name: spec

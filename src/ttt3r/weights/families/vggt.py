@@ -5,6 +5,7 @@ The ``config.json`` that is published beside VGGT's tensors says nothing that th
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 from ttt3r.models.streamvggt import StreamVggt
@@ -95,7 +96,6 @@ def _check(config: VggtConfig, shapes: Shapes) -> None:
     check_sizes(config, shapes, found_sizes(shapes))
 
 
-MARKS = ("aggregator.", "camera_head.", "depth_head.", "point_head.", "track_head.")
 OUTPUTS = (
     # Each of four iterations adds its share: no rotation, views of about one radian.
     OutputLayer(re.compile(r"camera_head\.pose_branch\.fc2"), 9, 0.02, {6: 0.25, 7: 0.25, 8: 0.25}),
@@ -107,22 +107,19 @@ VGGT = Family(
     title="VGGT",
     config=VggtConfig,
     network=Vggt,
-    marks=MARKS,
+    marks=("aggregator.", "camera_head.", "depth_head.", "point_head.", "track_head."),
     configure=_configure,
     check=_check,
     policy=Vggt.policy,
     outputs=OUTPUTS,
     has_config_file=True,
 )
-STREAMVGGT = Family(
+STREAMVGGT = replace(
+    VGGT,
     name="streamvggt",
     title="StreamVGGT",
     config=StreamVggtConfig,
     network=StreamVggt,
-    marks=MARKS,
     configure=_configure_stream,
-    check=_check,
     policy=StreamVggt.policy,
-    outputs=OUTPUTS,
-    has_config_file=True,
 )
