@@ -158,8 +158,8 @@ def search_focals(
         seed: of the draw of points and samples; the same for every view.
         prefer: "inliers" keeps the focal length under whose pose most points agree, as published.
             Where many have all points agree, the shortest is kept, which is too short: the more,
-            the smaller the image (49 to 58 pixels where 70 are right, for exact points of 64 x 48
-            pixels). "residuals" also counts how well points agree (the cost of MSAC): 70 to 71.
+            the smaller the image. "residuals" also counts how well points agree (the cost of
+            MSAC), which tells them apart.
 
     Returns:
         Focal lengths in pixels, NaN for a view where no four points agree on a pose. They are steps

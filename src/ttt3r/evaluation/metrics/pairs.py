@@ -79,7 +79,7 @@ def pair_accuracy(
         thresholds: of `PairAccuracy.rra` and `PairAccuracy.rta`, degrees.
         valid: frames [n] whose true pose is known; all if None. Pairs with others are left out.
         bins: into how many steps the 30 degrees of the AUC are divided. Published tables used 30
-            or 31, which differ by a few thousandths over many pairs and by a hundredth over few.
+            or 31, which hardly differ over many pairs, but by a hundredth over six.
 
     Raises:
         InputError: as `pair_angles`, and if the true camera never moves.
