@@ -1,215 +1,178 @@
-"""What the model card is measured on: held-out clips and streams, and the training set's depths."""
+"""What the model card says of the weights themselves, and what is rendered to measure them on."""
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
-from ttt3r.evaluation.baselines import best_constant_depth, mean_depth_image
-from ttt3r.evaluation.sequences import ArraySequence, TrueFrame
+from ttt3r import rules
+from ttt3r.errors import InputError
+from ttt3r.evaluation.datasets.base import Dataset, Selection
+from ttt3r.evaluation.datasets.synthetic import Synthetic
+from ttt3r.evaluation.sequences import Item, Sequence, TrueFrame
 from ttt3r.files import write_atomically
-from ttt3r.scenes.clip import Scene, SceneOptions, make_clip
-from ttt3r.training import cache
+from ttt3r.scenes.clip import Clip, make_clip
+from ttt3r.sources import prepare_frame
+from ttt3r.stream.session import Session
+from ttt3r.training.seeds import TEST_SEEDS, TRAINING_SEEDS
+from ttt3r.types import Frame
+from ttt3r.weights.catalogue import CATALOGUE, find_on_disk
 
-STREAM_SEEDS = cache.TEST_SEEDS + 1000
-WORLDS = ("room", "interior", "desktop", "corridor")
-STYLES = ("hand", "walk", "orbit", "pan")  # all of them are periodic
-STREAM_FRAMES = 1000  # of the path, however many are measured
-PART = 32  # frames per file
-FARTHEST = 60.0  # metres; true depths of this value and beyond do not count
-TRAINING_STEP = 4  # every fourth row and column counts for the best constant
-
-
-def clip(seed: int, frames: int, size: tuple[int, int]) -> ArraySequence:
-    """A held-out synthetic clip, rendered now."""
-    rendered = make_clip(seed, frames, size)
-    return ArraySequence(
-        f"clip {seed}",
-        rendered.image.numpy(),
-        rendered.depth.numpy(),
-        rendered.world_from_camera.double().numpy(),
-        rendered.intrinsics.numpy(),
-    )
+CLIPS, CLIP_FRAMES, SIZE = 64, 16, (120, 160)  # size: height and width
+FARTHEST = 60.0  # metres; true depths of this value and beyond count as unknown
+MIB = 2.0**20
 
 
-@dataclass(frozen=True)
-class RenderedStream:
-    """A long held-out stream, rendered to files of `PART` frames and read from them one by one.
+class Streams(Synthetic):
+    """The synthetic streams; each frame is rendered once and kept in a file in the folder."""
 
-    Attributes:
-        folder: where the files are.
-        seed: of the scene, the world and the style.
-        size: (height, width).
-        frames: how many of the path's frames belong to the sequence.
+    name = "kept-streams"
+    renderer = "fast"
+
+    def open(self, root: Path, sequence: str, selection: Selection) -> Sequence:
+        """Open a stream; see `Synthetic.open`."""
+        stream = super().open(root, sequence, replace(selection, task="depth"))
+
+        def read(index: int) -> TrueFrame:
+            return kept(root / f"{sequence}-{index:05d}.npz", lambda: stream.read(index))
+
+        return Sequence(sequence, stream.items, read)
+
+
+class HeldOut(Dataset):
+    """Synthetic clips that no network of ours was trained on: every kind of world, some motion.
+
+    Each frame is rendered once and kept in a file in the folder.
     """
 
-    folder: Path
-    seed: int
-    size: tuple[int, int]
-    frames: int
+    name = "held-out"
+    title = "Held-out clips"
+    page = "rendered by ttt3r itself"
+    tree = "  (no folder is needed)"
+    tasks = ("pose", "depth")
+    names = tuple(f"clip-{number}" for number in range(CLIPS))
+    needs_root = False
 
-    @property
-    def name(self) -> str:
-        """What to call it."""
-        return f"stream {self.seed}"
+    def open(self, root: Path, sequence: str, selection: Selection) -> Sequence:
+        """Open a clip.
 
-    @property
-    def options(self) -> SceneOptions:
-        """What it shows: an indoor world and a periodic path, both drawn by the seed; no motion."""
-        random = np.random.default_rng([self.seed, 0x57])
-        return SceneOptions(
-            world=str(random.choice(WORLDS)), style=str(random.choice(STYLES)), moving=0.0
-        )
+        Raises:
+            InputError: if there is none of this name.
+        """
+        if sequence not in self.names:
+            raise InputError(f"there is no clip {sequence!r}; choose {self.names[0]} and so on")
+        number = self.names.index(sequence)
 
-    def path(self, start: int) -> Path:
-        """The file of the part that begins with frame `start`."""
-        height, width = self.size
-        return self.folder / f"{self.seed}-{width}x{height}-{start:04d}.safetensors"
+        def read(index: int) -> TrueFrame:
+            return kept(root / f"{sequence}-{index:05d}.npz", lambda: _frame(number, index))
 
-    def missing(self) -> list[int]:
-        """First frames of the parts that are still to be rendered."""
-        return [s for s in range(0, self.frames, PART) if not self.path(s).is_file()]
+        return Sequence(sequence, selection.pick(range(CLIP_FRAMES)), read)
 
-    def render(self) -> None:
-        """Render the parts that are missing."""
-        torch.set_num_threads(1)
-        starts = self.missing()
-        if not starts:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        scene = Scene(self.seed, STREAM_FRAMES, self.size, self.options)
-        for start in starts:
-            part = scene.frames(start, start + PART)
-            tensors = {
-                "image": part.image,
-                "depth": part.depth.clamp(max=6e4).half(),
-                "world_from_camera": part.world_from_camera,
-                "intrinsics": part.intrinsics,
-            }
-            packed = {key: tensor.contiguous() for key, tensor in tensors.items()}
-            write_atomically(self.path(start), lambda file, t=packed: save_file(t, file))
-
-    def __len__(self) -> int:
-        return self.frames
-
-    def __iter__(self) -> Iterator[TrueFrame]:
-        for start in range(0, self.frames, PART):
-            part = load_file(self.path(start))
-            for i in range(min(PART, self.frames - start)):
-                yield TrueFrame(
-                    image=part["image"][i].numpy(),
-                    timestamp=float(start + i),
-                    depth=part["depth"][i].float().numpy(),
-                    world_from_camera=part["world_from_camera"][i].double().numpy(),
-                    intrinsics=part["intrinsics"][i].numpy(),
-                )
+    def items(self, root: Path, name: str, selection: Selection) -> list[Item]:
+        """Return nothing: frames are rendered, and do not lie in files."""
+        return []
 
 
-def render_streams(streams: Sequence[RenderedStream], workers: int) -> None:
-    """Render what is missing of the streams; what is there is kept."""
-    todo = [stream for stream in streams if stream.missing()]
-    if workers <= 1 or len(todo) <= 1:
-        for stream in todo:
-            stream.render()
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        list(pool.map(RenderedStream.render, todo))
-
-
-@dataclass(frozen=True)
-class TrainingDepth:
-    """What the training set alone says about depth.
-
-    Attributes:
-        clips: how many training clips were looked at.
-        constant: the constant with the least mean relative error on them, metres.
-        image: mean of their depth maps, metres, [height, width].
-    """
-
-    clips: int
-    constant: float
-    image: np.ndarray
-
-
-def training_depth(
-    work: Path, cached: Path, clips: int, size: tuple[int, int], frames: int = 8
-) -> TrainingDepth:
-    """Return the statistics of the first training clips, from `work` if they are there.
-
-    Shards that the training left in `cached` are read; others are rendered into `work`.
-    """
-    path = work / f"training-depth-{clips}-{size[1]}x{size[0]}.npz"
+def kept(path: Path, render: Callable[[], TrueFrame]) -> TrueFrame:
+    """Return the frame in a file; render and write it if there is none."""
     if not path.is_file():
-        wanted = cache.shards(cache.TRAINING_SEEDS, clips, frames, size)
-        own = work / "training-clips"
-        folders = [cached if (cached / shard.name).is_file() else own for shard in wanted]
-        cache.ensure(own, [s for s, f in zip(wanted, folders, strict=True) if f == own], 1)
-
-        def maps(step: int = 1) -> Iterator[np.ndarray]:
-            for shard, folder in zip(wanted, folders, strict=True):
-                for clip_maps in cache.read(folder, shard)["depth"]:
-                    yield from clip_maps[:, ::step, ::step].float().numpy()
-
-        constant = best_constant_depth(maps(TRAINING_STEP), FARTHEST)
-        image = mean_depth_image(maps(), *size, FARTHEST)
+        values = {k: v for k, v in asdict(render()).items() if v is not None}
+        path.parent.mkdir(parents=True, exist_ok=True)
 
         def write(partial: Path) -> None:
-            with partial.open("wb") as file:
-                np.savez(file, constant=constant, image=image)
+            with partial.open("wb") as file:  # given a path, numpy would append an ending
+                np.savez(file, **values)
 
         write_atomically(path, write)
     with np.load(path) as stored:
-        return TrainingDepth(clips, float(stored["constant"]), stored["image"])
+        return TrueFrame(**{**stored, "timestamp": float(stored["timestamp"])})
 
 
-def weights_facts(model: Any, source: str) -> dict[str, Any]:
-    """Name, licence, sizes and history of a set of weights, as far as they are known."""
-    config, info = model.config, model.weights
-    state = model.initial_state(_overwrite())
-    history = _metadata(source)
-    facts = {key: history.get(key) or "unknown" for key in ("recipe", "commit", "machine")}
-    return facts | {
-        "frames_trained": _number(history.get("frames")),
-        "seconds_trained": _number(history.get("seconds")),
-        "name": info.name,
-        "sha256": info.sha256,
-        "licence": info.licence,
-        "origin": info.origin,
-        "trained": info.trained,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
-        "image_size": model.image_policy.size,
-        "patch_size": config.patch_size,
-        "state_tokens": config.state_size,
-        "state_bytes": sum(t.numel() * t.element_size() for t in state.to_tensors().values()),
-        "encoder": f"{config.encoder_depth} blocks of {config.encoder_dim} channels",
-        "decoders": f"two of {config.decoder_depth} blocks of {config.decoder_dim} channels",
-        "head": config.head,
-    }
+@lru_cache(maxsize=1)
+def _clip(number: int) -> Clip:
+    return make_clip(TEST_SEEDS + number, CLIP_FRAMES, SIZE, renderer="fast")
 
 
-def _overwrite() -> Any:
-    from ttt3r import rules
+def _frame(number: int, index: int) -> TrueFrame:
+    clip = _clip(number)
+    depth = clip.depth[index].numpy()
+    return TrueFrame(
+        image=clip.image[index].numpy(),
+        timestamp=float(index),
+        depth=np.where(depth < FARTHEST, depth, np.float32(0.0)),
+        world_from_camera=clip.world_from_camera[index].double().numpy(),
+        intrinsics=clip.intrinsics[index].numpy(),
+    )
 
-    return rules.parse("overwrite")
 
+def weights_rows(model: Any, source: str) -> list[tuple[str, str]]:
+    """Return name, licence, sizes and history of a set of weights, as rows of a table.
 
-def _metadata(source: str) -> dict[str, str]:
-    """What the safetensors file behind a name or path says of its training; {} if nothing.
-
-    `ttt3r.training.pack` writes it as JSON under "training"; single keys are read as well.
+    Args:
+        model: the network.
+        source: name or path that it was loaded by.
     """
-    from ttt3r.weights.catalogue import CATALOGUE, find_on_disk
+    config, info, history = model.config, model.weights, _history(source)
+    state = model.initial_state(rules.parse("overwrite"))
+    count = sum(p.numel() for p in model.parameters())
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    state_size = sum(t.numel() * t.element_size() for t in state.to_tensors().values())
+    frames, seconds = (_number(history.get(key)) for key in ("frames", "seconds"))
+    return [
+        ("weights", f"{info.name}, SHA-256 {info.sha256}"),
+        ("licence", f"{info.licence}, by {info.origin}"),
+        ("parameters", f"{count / 1e6:.2f} million, {size / MIB:.1f} MiB in memory"),
+        ("encoder", f"{config.encoder_depth} blocks of {config.encoder_dim} channels"),
+        (
+            "decoders",
+            f"two of {config.decoder_depth} blocks of {config.decoder_dim} channels, "
+            f"{config.head} head",
+        ),
+        ("state", f"{config.state_size} tokens, {state_size / 1024:.0f} KiB in all"),
+        (
+            "images",
+            f"longer side {model.preparation.size}, patches of {config.patch_size} pixels",
+        ),
+        ("training data", f"synthetic scenes of ttt3r.scenes, seeds from {TRAINING_SEEDS} on"),
+        ("recipe", history.get("recipe", "unknown")),
+        ("presentations of frames", "unknown" if frames is None else f"{frames:,.0f}"),
+        ("training time", "unknown" if seconds is None else f"{seconds / 3600:.1f} hours"),
+        ("training machine", history.get("machine", "unknown")),
+        ("training commit", history.get("commit", "unknown")),
+    ]
 
+
+def gates_text(model: Any, frames: int) -> str:
+    """Say how the gate of the rule ttt3r is distributed over one stream of at least two frames."""
+    sequence = Synthetic().open(Path(), "stream-0", Selection("pose", frames=frames))
+    session = Session(model, rule="ttt3r", outputs=("pose",))
+    found = []
+    for index, true in enumerate(sequence):
+        frame = prepare_frame(Frame(true.image, index, true.timestamp), model.preparation)
+        gate = session.push(frame).gate
+        if gate is not None:
+            found.append(gate.float().cpu().numpy().ravel())
+    gates = np.stack(found).astype(np.float64)
+    low, median, high = np.percentile(gates, (5, 50, 95))
+    return (
+        f"On {frames} frames of stream-0 the gate β of `ttt3r` has the median {median:.3f} (5 % "
+        f"are below {low:.3f}, 5 % above {high:.3f}). Its standard deviation over the tokens of a "
+        f"frame is {gates.std(1).mean():.3f}, over the frames of a token "
+        f"{gates.std(0).mean():.3f}."
+    )
+
+
+def _history(source: str) -> dict[str, str]:
+    """Return what the file of some weights says of their training; empty if it says nothing.
+
+    `ttt3r.training.pack` writes it as JSON under "training".
+    """
     path = Path(source)
     if source in CATALOGUE:
         path = find_on_disk(CATALOGUE[source]) or path
@@ -225,7 +188,6 @@ def _metadata(source: str) -> dict[str, str]:
 
 
 def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None
+    with contextlib.suppress(ValueError, TypeError):
+        return float(text)  # pyright: ignore[reportArgumentType]
+    return None

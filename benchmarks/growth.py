@@ -27,9 +27,9 @@ from benchmarks.growth_report import report, write_csv
 from ttt3r.evaluation.machine import clock, peak_memory, reset_peak_memory
 from ttt3r.stream.base import SessionBase
 from ttt3r.stream.shortage import MEMORY_ERRORS, shortage
+from ttt3r.weights.network import PRECISIONS
 
 CPU = torch.device("cpu")
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 MARKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 RECENT = 5  # frames up to a mark whose median time is reported
 SEED = 7  # of the scene
@@ -61,11 +61,6 @@ def read_stream(path: Path, size: tuple[int, int]) -> Iterator[Any]:
     with path.open("rb") as file:
         while len(data := file.read(int(np.prod(shape)))):
             yield np.frombuffer(data, np.uint8).reshape(shape)
-
-
-def state_bytes(state: Any) -> int:
-    """Return the size of a state: what a saved session holds."""
-    return sum(value.numel() * value.element_size() for value in state.to_tensors().values())
 
 
 def ended(frame: int, frames: int, reason: str | None) -> str:
@@ -229,7 +224,7 @@ def measure(
         pointers = getattr(session.state, "positions", None)
         streams = isinstance(session, Session)
         return {
-            "state_bytes": state_bytes(session.state) if streams else None,
+            "state_bytes": session.state.nbytes if streams else None,
             "peak_bytes": peak_memory(device),
             "pointers": None if pointers is None else pointers.shape[1],
         }
@@ -312,9 +307,7 @@ def main() -> None:
     if unknown := sorted(set(chosen) - set(FAMILIES)):
         parser.error(f"unknown family {', '.join(unknown)}; choose from {', '.join(FAMILIES)}")
     if options.plot:
-        from benchmarks.card_figure import require_matplotlib
-
-        require_matplotlib()
+        machine.require_matplotlib()
     results = run_families(options, chosen)
     settings = {
         "width": options.width,

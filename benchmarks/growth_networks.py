@@ -8,15 +8,17 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ttt3r.models.cut3r import Cut3r
-from ttt3r.models.cut3r_config import Cut3rConfig, DptSizes
-from ttt3r.models.fast3r import Fast3r
-from ttt3r.models.fast3r_config import Fast3rConfig
-from ttt3r.models.point3r import Point3r
-from ttt3r.models.point3r_config import Point3rConfig
-from ttt3r.models.streamvggt import StreamVggt
-from ttt3r.models.vggt import Vggt
-from ttt3r.models.vggt_config import StreamVggtConfig, VggtConfig
+from ttt3r.models.config import DptSizes
+from ttt3r.models.cut3r.config import Cut3rConfig
+from ttt3r.models.cut3r.network import Cut3r
+from ttt3r.models.fast3r.config import Fast3rConfig
+from ttt3r.models.fast3r.network import Fast3r
+from ttt3r.models.point3r.config import Point3rConfig
+from ttt3r.models.point3r.network import Point3r
+from ttt3r.models.streamvggt.config import StreamVggtConfig
+from ttt3r.models.streamvggt.network import StreamVggt
+from ttt3r.models.vggt.config import VggtConfig
+from ttt3r.models.vggt.network import Vggt
 
 
 @dataclass(frozen=True)

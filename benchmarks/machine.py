@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ttt3r.errors import MissingExtraError
 from ttt3r.evaluation.machine import commit, cpu_name
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +36,16 @@ def sentence(facts: dict[str, Any]) -> str:
         f"Machine: {gpu}{facts['cpu']}, {facts['cores']} cores, {facts['threads']} threads; "
         f"torch {facts['torch']}; commit {facts['commit']}."
     )
+
+
+def require_matplotlib() -> None:
+    """Check before a long measurement that its figure can be drawn.
+
+    Raises:
+        MissingExtraError: if matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError("matplotlib", "eval", "drawing figures")
 
 
 def in_subprocess(module: str, arguments: list[str]) -> Any:

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from ttt3r.models.cut3r import Cut3r
-from ttt3r.models.cut3r_config import Cut3rConfig
-from ttt3r.weights.catalogue import TINY_DPT
+from ttt3r.models.cut3r.config import TINY_DPT, Cut3rConfig
+from ttt3r.models.cut3r.network import Cut3r
 
 # (configuration, (height, width)) of the two released networks.
 RELEASED = {

@@ -1,7 +1,7 @@
 """Seconds and memory per frame at the released sizes: `python -m benchmarks.step`.
 
 Three programs compute the same network on random weights, each in a process of its own:
-(a) the dense twin of `benchmarks.dense`, float32; (b) the package, float32; (c) the package,
+(a) the dense twin of `tests.dense`, float32; (b) the package, float32; (c) the package,
 bfloat16. See the README beside this file.
 """
 
@@ -30,7 +30,7 @@ CEILING = {"heads": "float32 convolution"}
 
 def make_runner(variant: str, model: Any) -> tuple[Callable[[Any, Any], Any], Any, list[tuple]]:
     """Return a function (state, image) -> state, the first state, and what a meter watches."""
-    from benchmarks.dense import DenseCut3r
+    from tests.dense import DenseCut3r
     from ttt3r import rules
     from ttt3r.models.base import Views
 

@@ -6,19 +6,42 @@ from pathlib import Path
 import numpy as np
 
 from ttt3r import Run
-from ttt3r.evaluation import baselines
-from ttt3r.evaluation.metrics.depth import depth_errors
-from ttt3r.evaluation.metrics.trajectory import rotation_error_deg
-from ttt3r.evaluation.sequences import FolderSequence
-from ttt3r.evaluation.streaming import EstimateRecorder, Record, TruthRecorder, score
-from ttt3r.types import ImagePolicy
+from ttt3r.evaluation.datasets.base import Selection
+from ttt3r.evaluation.datasets.folders import Folders
+from ttt3r.evaluation.metrics.depth import DepthErrors, depth_errors
+from ttt3r.evaluation.metrics.trajectory import rotation_error_deg, trajectory_errors
+from ttt3r.evaluation.tasks.depth import constant_error
+from ttt3r.evaluation.tasks.pose import without_images
+from ttt3r.sources import prepare_frame
+from ttt3r.types import Frame, ImageTransform, Preparation
 
 FARTHEST = 60.0
 
 
 @dataclass(frozen=True)
+class Record:
+    """What a run says of its frames beside what is true.
+
+    Attributes:
+        estimate: predicted camera poses [n, 4, 4].
+        truth: true camera poses [n, 4, 4].
+        predicted: predicted depth [n, h, w], in the run's unit.
+        true_depth: true depth at the same pixels [n, h, w], metres, 0 where unknown.
+    """
+
+    estimate: np.ndarray
+    truth: np.ndarray
+    predicted: np.ndarray
+    true_depth: np.ndarray
+
+    def scaled_errors(self) -> DepthErrors:
+        """Errors of depth after one scale for the whole run."""
+        return depth_errors(self.predicted, self.true_depth, "scale", max_depth=FARTHEST)
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """One error of a run, and of the best answer that looks at no image.
+    """One error of a run, and of the best answer without images.
 
     Attributes:
         what: in words, with the unit.
@@ -42,49 +65,49 @@ class Comparison:
 
 
 def read_record(run: Run, truth: Path) -> Record:
-    """Line up what a run says with a truth folder in the layout of `FolderSequence`."""
-    sequence = FolderSequence(truth)
-    longest = max(run[0].points.shape[:2])  # pyright: ignore[reportOptionalMemberAccess]
-    recorder = TruthRecorder(sequence.name, len(sequence), ImagePolicy(longest))
-    estimate = EstimateRecorder(recorder)
+    """Line up what a run says with a truth folder, as `ttt3r scene --truth` writes it."""
+    sequence = Folders().open(truth, truth.name, Selection("recon"))
+    estimate, poses, predicted, depths = [], [], [], []
     for true, prediction in zip(sequence, run, strict=True):
-        recorder.take(true)
-        assert prediction.world_from_camera is not None and prediction.points is not None
-        estimate.take(prediction.world_from_camera, prediction.points)
-    return estimate.record()
+        assert prediction.world_from_camera is not None and prediction.depth is not None
+        assert true.depth is not None
+        policy = Preparation(max(prediction.depth.shape))
+        frame = prepare_frame(Frame(true.image, prediction.index, true.timestamp), policy)
+        assert frame.transform is not None
+        estimate.append(prediction.world_from_camera.double().numpy())
+        poses.append(true.world_from_camera)
+        predicted.append(prediction.depth.float().numpy())
+        depths.append(_depth_in_network(true.depth, frame.transform))
+    return Record(*map(np.stack, (estimate, poses, predicted, depths)))
 
 
 def compare(record: Record) -> list[Comparison]:
     """Errors of a record beside a camera that does not move and one depth for every pixel."""
-    result = score(record, FARTHEST)
-    assert result.depth_scale is not None and result.rotation_deg is not None
-    still = baselines.static_camera(len(record))
-    constant = baselines.best_constant_depth([record.depth[None]], FARTHEST)
-    flat = depth_errors(
-        np.full_like(record.depth, constant), record.depth, "metric", max_depth=FARTHEST
-    )
-    rows = [
-        Comparison(
-            "depth, relative (one scale)",
-            result.depth_scale.abs_rel,
-            flat.abs_rel,
-            "the best constant depth",
-        ),
-        Comparison(
-            "rotation, degrees",
-            result.rotation_deg,
-            rotation_error_deg(still, record.truth),
-            "a camera that stands still",
-        ),
+    known = record.true_depth[(record.true_depth > 0) & (record.true_depth < FARTHEST)]
+    everywhere = np.ones(len(record.truth), bool)
+    still = without_images(record.truth, everywhere)
+    constant, camera = "the best constant depth", "a camera that stands still"
+    depth = record.scaled_errors().abs_rel
+    rotation = rotation_error_deg(record.estimate, record.truth)
+    ate = trajectory_errors(record.estimate, record.truth, "sim3").ate
+    return [
+        Comparison("depth, relative (one scale)", depth, constant_error(known), constant),
+        Comparison("rotation, degrees", rotation, still["rotation_static"], camera),
+        Comparison("camera path, metres (after Sim(3))", ate, still["ate_static"], camera),
     ]
-    if result.trajectory is not None:
-        limit = baselines.static_camera_errors(record.truth).ate
-        rows.append(
-            Comparison(
-                "camera path, metres (after Sim(3))",
-                result.trajectory.ate,
-                limit,
-                "a camera that stands still",
-            )
-        )
-    return rows
+
+
+def _depth_in_network(depth: np.ndarray, transform: ImageTransform) -> np.ndarray:
+    """Bring a depth map [h, w] of the source image to the pixels that the network saw.
+
+    Each takes the nearest source pixel, so that no depth is made up at the edges of things.
+    """
+    columns, rows = transform.crop[2:]
+    original_from_processed = np.linalg.inv(transform.processed_from_original)
+
+    def nearest(count: int, axis: int) -> np.ndarray:
+        at = np.arange(count) * original_from_processed[axis, axis]
+        at = np.floor(at + original_from_processed[axis, 2] + 0.5).astype(np.int64)
+        return at.clip(0, transform.original_size[axis] - 1)
+
+    return depth[nearest(rows, 1)[:, None], nearest(columns, 0)]

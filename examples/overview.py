@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from examples.compare import Record
 from ttt3r import Prediction, Run
 from ttt3r.errors import InputError
 from ttt3r.evaluation.metrics.trajectory import align
-from ttt3r.evaluation.streaming import Record, score
 
 TILE, GAP, LABEL = (240, 180), 14, 26
 INK, PAPER, PATH, TRUTH = (30, 34, 40), (250, 250, 248), (214, 84, 40), (40, 120, 200)
@@ -25,14 +25,6 @@ def colourise(depth: np.ndarray, low: float, high: float) -> np.ndarray:
     share = position - index[..., None]
     colours = STOPS[index] * (1 - share) + STOPS[index + 1] * share
     return np.where(known[..., None], colours, 200).astype(np.uint8)
-
-
-def true_depth(record: Record, index: int) -> np.ndarray:
-    """The true depth of a frame [h, w] at the pixels that the record kept, else 0."""
-    image = np.zeros(record.size[0] * record.size[1], np.float32)
-    chosen = record.frame == index
-    image[record.pixel[chosen]] = record.depth[chosen]
-    return image.reshape(record.size)
 
 
 def tile(rgb: np.ndarray) -> Image.Image:
@@ -92,12 +84,12 @@ def points_from_behind(
 def draw_overview(run: Run, record: Record, path: Path, title: str, columns: int = 4) -> None:
     """Write the picture of a run and the truth about it to `path`."""
     chosen = [round(i) for i in np.linspace(0, len(run) - 1, columns)]
-    depths = [true_depth(record, i) for i in chosen]
+    depths = [record.true_depth[i] for i in chosen]
     known = np.concatenate([depth[depth > 0] for depth in depths])
     low, high = np.percentile(known, (1, 99)) if len(known) else (1.0, 10.0)
     predictions = [run[i] for i in chosen]
-    fit = score(record).depth_scale
-    scale = fit.affine.scale if fit is not None and fit.affine is not None else 1.0
+    affine = record.scaled_errors().affine
+    scale = 1.0 if affine is None else affine.scale
     rows = {
         "input": [p.image.numpy() for p in predictions if p.image is not None],
         f"depth of this run, times {scale:.2f}": [

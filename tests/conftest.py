@@ -1,15 +1,20 @@
 """Settings for all tests."""
 
 import os
+import signal
 
 import pytest
 import torch
 from hypothesis import settings
 
-# Small networks are fastest on one thread. The variable is for the processes that tests start.
-THREADS = torch.get_num_threads()
-torch.set_num_threads(1)
-os.environ["OMP_NUM_THREADS"] = "1"
+# Small networks are fastest on one thread, unless the variable asks for more. It also reaches the
+# processes that tests start.
+ALL_THREADS = torch.get_num_threads()
+THREADS = int(os.environ.setdefault("OMP_NUM_THREADS", "1"))
+torch.set_num_threads(THREADS)
+
+# Shells start background commands (`make test &`) with Ctrl-C ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("ttt3r", deadline=None, derandomize=True)
 settings.load_profile("ttt3r")
@@ -19,6 +24,6 @@ settings.load_profile("ttt3r")
 def all_threads_for_slow_tests(request):
     """Full-size networks get every core."""
     slow = request.node.get_closest_marker("slow")
-    torch.set_num_threads(THREADS if slow else 1)
+    torch.set_num_threads(ALL_THREADS if slow else THREADS)
     yield
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)

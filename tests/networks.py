@@ -9,9 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.goldens import goldens
-from ttt3r.models.cut3r import Cut3r
-from ttt3r.models.cut3r_config import Cut3rConfig
-from ttt3r.weights.catalogue import TINY_DPT, TINY_LINEAR
+from ttt3r.models.cut3r.config import TINY_DPT, TINY_LINEAR, Cut3rConfig
+from ttt3r.models.cut3r.network import Cut3r
 
 
 def tiny_config(name: str, **changes) -> Cut3rConfig:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.cli.conftest import Ttt3r, make_clip, ttt3r  # noqa: F401 (a fixture)
 from ttt3r.evaluation.results import read_evaluation
-from ttt3r.stream.run import Run
+from ttt3r.runs.reader import Run
 
 FAMILIES = {
     "cut3r": ("tiny-linear", "ttt3r"),
@@ -55,11 +55,15 @@ def test_resumed_equals_uninterrupted(family: str, clip: Path, tmp_path: Path):
     model = package.load(FAMILIES[family][0], device="cpu")
     whole = list(package.reconstruct(clip, model=model, out=tmp_path / "whole"))
     with package.reconstruct(
-        clip, model=model, out=tmp_path / "part", checkpoint_every=1
+        clip, model=model, out=package.RunFolder(tmp_path / "part", checkpoint_every=1)
     ) as predictions:
         for _ in range(3):
             next(predictions)
-    rest = list(package.reconstruct(clip, model=model, out=tmp_path / "part", resume=True))
+    rest = list(
+        package.reconstruct(
+            clip, model=model, out=package.RunFolder(tmp_path / "part", resume=True)
+        )
+    )
     # What answers when the clip has ended looks again, and gives the same.
     start = 0 if FAMILIES[family][1] == "once" else 3
     assert [p.index for p in rest] == list(range(start, 5))
@@ -88,9 +92,8 @@ def test_rules_of_other_families_are_refused(family: str, ttt3r: Ttt3r, clip: Pa
 
 
 def test_the_tables_are_those_of_the_networks():
-    from examples.families import MARKS, PAGES, ROWS, table
+    from examples.families import MARKS, PAGE, ROWS, table
 
-    for page in PAGES:
-        found = MARKS.search(page.read_text("utf-8"))
-        assert found and table().strip() in found[0], f"run python -m examples.families ({page})"
+    found = MARKS.search(PAGE.read_text("utf-8"))
+    assert found and table().strip() in found[0], "run python -m examples.families"
     assert table().count("\n") == 2 + len(ROWS) == 7

@@ -16,7 +16,9 @@ NAMES = {
     "Session",
     "reconstruct",
     "Run",
+    "RunFolder",
     "rules",
+    "track",
     "resets",
     "open_source",
     "prepare_frame",
@@ -24,6 +26,9 @@ NAMES = {
     "Prediction",
     "Camera",
     "Ttt3rError",
+    "__version__",
+    "export",
+    "fetch",
 }
 
 
@@ -32,7 +37,7 @@ def test_names():
     assert set(dir(ttt3r)) >= NAMES | {"__version__"}
     for name in NAMES:
         assert getattr(ttt3r, name) is getattr(ttt3r, name)
-    assert ttt3r.resets.Every(100).frames == 100 and "ttt3r" in ttt3r.rules.REGISTRY
+    assert ttt3r.resets.Every(100).frames == 100 and "ttt3r" in ttt3r.rules.REGISTRY.names
     assert ttt3r.__version__ == "0.1.0"
     with pytest.raises(AttributeError, match="nonsense"):
         ttt3r.nonsense  # noqa: B018
@@ -78,7 +83,7 @@ def test_the_documented_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     run = ttt3r.Run.open("run/")
     assert len(run.trajectory()) == 14
     assert torch.equal(run[12].world_from_camera, seen[12].world_from_camera)
-    assert run.export("ply", "cloud.ply") == Path("cloud.ply")
+    assert ttt3r.export(run, "ply", "cloud.ply").path == Path("cloud.ply")
     assert Path("cloud.ply").stat().st_size > 1000
 
 

@@ -7,9 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 from tests.goldens import goldens
-from ttt3r.models.streamvggt import StreamVggt
-from ttt3r.models.vggt import Vggt, VggtNetwork
-from ttt3r.models.vggt_config import StreamVggtConfig, VggtConfig
+from ttt3r.models.streamvggt.config import StreamVggtConfig
+from ttt3r.models.streamvggt.network import StreamVggt
+from ttt3r.models.vggt.config import VggtConfig
+from ttt3r.models.vggt.network import Vggt, VggtNetwork
 
 # The goldens were made with these sizes.
 TINY: dict[str, Any] = {

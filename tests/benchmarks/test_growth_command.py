@@ -51,10 +51,10 @@ def test_a_gpu_is_named_with_its_memory(tmp_path):
         "size": [32, 32],
         "machine": facts | {"gpu": "a GPU"},
     }
-    settings = {"width": "full", "precision": "bf16", "command": "the command"}
+    settings = {"width": "full", "precision": "bfloat16", "command": "the command"}
     printed = report([result], settings, (1, 2))
     assert "Machine: a GPU, a processor" in printed
-    assert "full networks in bf16, 32x32 pixels" in printed
+    assert "full networks in bfloat16, 32x32 pixels" in printed
     assert "| GPU memory before (MiB) | GPU peak (MiB) |" in printed
     assert "| Peak GPU memory so far (MiB) at frame |" in printed
     assert "| CUT3R, ttt3r | stopped at frame 3: out of memory | 1 | 1 | 2 | 0 |" in printed
@@ -128,12 +128,12 @@ def test_the_end_of_memory_is_a_result(monkeypatch, capsys, tmp_path):
 
     monkeypatch.setattr(ttt3r.Session, "push", fail)
     table, figure = tmp_path / "growth.csv", tmp_path / "growth.png"
-    arguments = ("--frames", "6", "--only", "fast3r,vggt", "--precision", "bf16")
+    arguments = ("--frames", "6", "--only", "fast3r,vggt", "--precision", "bfloat16")
     run_here(monkeypatch, *arguments, "--csv", str(table), "--plot", str(figure))
     printed = capsys.readouterr().out
     assert "| Fast3R, keep_all | stopped at frame 3: out of memory |" in printed
     assert "| VGGT, keep_all | all 6 frames |" in printed
-    assert "tiny networks in bf16" in printed
+    assert "tiny networks in bfloat16" in printed
     assert [line.count("stopped") for line in table.read_text().splitlines()][:4] == [0, 1, 1, 0]
     assert figure.exists()
 
@@ -159,7 +159,7 @@ def test_a_family_without_room_for_its_weights_is_in_the_report(monkeypatch, cap
         ("--only", "ttt3r,dust3r"),
         ("--frames", "0"),
         ("--width", "huge"),
-        ("--precision", "fp16"),
+        ("--precision", "half"),
         ("--device", "mps"),
         ("--device", "cuda:x"),
     ],

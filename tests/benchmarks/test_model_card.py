@@ -1,228 +1,117 @@
-"""The model card: the whole command in little, what it says of known numbers, and its verdicts."""
+"""The model card: the whole command in little, and what its verdicts say of known numbers."""
 
-import copy
-import json
-import math
+import dataclasses
 
+import numpy as np
 import pytest
-import torch
 
-from benchmarks import card_parts, model_card
-from benchmarks.card_parts import STREAM_RULES, VARIANTS, Store
-from benchmarks.card_rows import BASELINES, CONSTANT, MEAN_IMAGE, STATIC, VELOCITY, WALK
-from benchmarks.card_text import render_card
-from benchmarks.card_verdicts import all_verdicts, duel, goal, long_streams
-from tests.evaluation.test_sequences import write_sequence
+from benchmarks import card_data, machine, model_card
+from benchmarks.card_data import FARTHEST, HeldOut
+from benchmarks.model_card import PARTS, QUICK, VERDICTS, Verdict, answer
+from tests.evaluation.evaluations import evaluation
+from ttt3r.errors import InputError
+from ttt3r.evaluation.datasets.base import Selection
+from ttt3r.evaluation.results import METRICS
 
-PREFIXES = (16, 32, 64)
-METHODS = [variant.name for variant in VARIANTS]
-
-
-def row(value: float, **more) -> dict:
-    """A row all of whose errors are `value`."""
-    keys = ("abs_rel", "abs_rel_metric", "delta", "delta_metric", "ate", "rotation")
-    keys += ("rpe_translation", "rpe_rotation", "placed", "placed_static", "placed_true")
-    return {key: value for key in keys} | {"ate_percent": 100 * value, "notes": []} | more
+pytest.importorskip("matplotlib")
 
 
-def results(own: float = 0.1, baseline: float = 0.3) -> dict:
-    """Everything the card takes: networks at `own` everywhere, baselines at `baseline`."""
-    errors = {name: row(own, placed_static=baseline, fps=20.0) for name in ("overwrite", "ttt3r")}
-    depth = {name: {"abs_rel": baseline, "abs_rel_metric": baseline} for name in BASELINES[:2]}
-    poses = {
-        name: {"ate": baseline, "ate_percent": 100 * baseline, "rotation": baseline}
-        for name in (STATIC, VELOCITY, WALK)
+def told(**metrics):
+    """Three sequences whose scores are the same but for the metrics that are given."""
+    found = evaluation({"a": [0.1], "b": [0.1], "c": [0.1]})
+    sequences = []
+    for number, entry in enumerate(found.sequences):
+        values = {name: float(three[number]) for name, three in metrics.items()}
+        (score,) = entry.scores
+        score = dataclasses.replace(score, metrics={**score.metrics, **values})
+        sequences.append(dataclasses.replace(entry, scores=(score,)))
+    return dataclasses.replace(found, sequences=tuple(sequences))
+
+
+@pytest.mark.parametrize(
+    ("ate", "walk", "says"),
+    [
+        ([1, 1, 9], [2, 2, 2], "yes. lower on 2 of 3; medians 1.000 and 2.000"),
+        ([3, 3, 0], [2, 2, 2], "**no**. lower on 1 of 3; medians 3.000 and 2.000"),
+        ([2, 2, 2], [2, 2, 2], "**no**. lower on 0 of 3; medians 2.000 and 2.000"),
+    ],
+)
+def test_better_is_better_on_most_sequences(ate, walk, says):
+    verdict = Verdict("clips", "pose", "better than a walk", "ate", "ate_walk")
+    assert answer(verdict, told(ate=ate, ate_walk=walk)) == f"* ttt3r: better than a walk: {says}"
+
+
+@pytest.mark.parametrize(("goal", "says"), [(0.2, "yes"), (0.19, "**no**")])
+def test_a_goal_holds_for_the_mean(goal, says):
+    verdict = Verdict("clips", "pose", "small", "ate_of_path", goal)
+    text = answer(verdict, told(ate_of_path=[0.1, 0.2, 0.3]))
+    assert text == f"* ttt3r: small: {says}. mean 20.00 over 3"
+
+
+@pytest.mark.parametrize("values", [{"a": [0.1], "b": ["failed: NaN"]}, {"a": ["dropped: still"]}])
+def test_what_failed_or_was_not_scored_is_no_success(values):
+    verdict = Verdict("clips", "pose", "small", "ate", 9.0)
+    assert "**no**" in answer(verdict, evaluation(values))
+
+
+def test_verdicts_ask_for_scores_that_exist():
+    for verdict in VERDICTS:
+        keys = {metric.key for metric in METRICS[verdict.task]}
+        wanted = {verdict.metric, verdict.against} - {0.12, 0.15, 0.25}
+        assert verdict.part in PARTS and wanted <= keys
+
+
+@pytest.fixture
+def small_clips(monkeypatch):
+    """Clips that are rendered in no time."""
+    monkeypatch.setattr(card_data, "CLIP_FRAMES", 4)
+    monkeypatch.setattr(card_data, "SIZE", (48, 64))
+    card_data._clip.cache_clear()
+    yield
+    card_data._clip.cache_clear()
+
+
+def test_held_out_clips_are_rendered_once(tmp_path, monkeypatch, small_clips):
+    clip = HeldOut().open(tmp_path, "clip-1", Selection("depth", frames=3))
+    first = list(clip)
+    assert len(first) == 3
+    monkeypatch.setattr(card_data, "_frame", None)
+    for ours, again in zip(first, clip, strict=True):
+        assert ours.image.shape[:2] == ours.depth.shape and ours.depth.max() < FARTHEST
+        for field in ("image", "depth", "world_from_camera", "intrinsics", "timestamp"):
+            np.testing.assert_array_equal(getattr(ours, field), getattr(again, field))
+    with pytest.raises(InputError, match="there is no clip 'clip-x'"):
+        HeldOut().open(tmp_path, "clip-x", Selection("pose"))
+
+
+def test_the_command_writes_a_card_and_goes_on(tmp_path, monkeypatch, small_clips):
+    quick = {
+        name: dataclasses.replace(
+            part, lengths=(3, 4), variants=part.variants[:2], names=part.names[:1]
+        )
+        for name, part in QUICK.items()
     }
-    rows = errors | depth | poses
-    methods = {name: row(own) for name in METHODS} | depth | poses
-    gate = {"median": 0.5, "percentile_5": 0.4, "percentile_95": 0.6}
-    gate |= {"spread_over_tokens": 0.01, "spread_over_frames": 0.02}
-    stream = {"prefixes": {str(n): methods for n in PREFIXES}, "gate": gate}
-    found = {
-        "settings": {
-            "size": [120, 160],
-            "clip_frames": 16,
-            "prefixes": list(PREFIXES),
-            "clip_seed": 3_000_000,
-            "stream_seed": 3_001_000,
-        },
-        "training": {"clips": 200, "constant": 2.5},
-        "clips": {name: [value, value] for name, value in rows.items()},
-        "streams": [stream, stream, stream],
-        "real": [{"name": "kitchen", "frames": 50, "size": [112, 160], "rows": rows}],
-    }
-    return json.loads(json.dumps(found))  # nothing is shared
-
-
-PROVENANCE = {
-    "name": "nano",
-    "sha256": "abc",
-    "licence": "Apache-2.0",
-    "origin": "the ttt3r project",
-    "trained": True,
-    "parameters": 9_290_999,
-    "bytes": 4 * 9_290_999,
-    "image_size": 160,
-    "patch_size": 16,
-    "state_tokens": 64,
-    "state_bytes": 50_000,
-    "encoder": "5 blocks of 160 channels",
-    "decoders": "two of 5 blocks of 128 channels",
-    "head": "linear",
-    "recipe": "cpu",
-    "commit": "1234567",
-    "machine_trained": "a laptop",
-    "frames_trained": 123456.0,
-    "seconds_trained": 7200.0,
-    "machine": {
-        "cpu": "a processor",
-        "cores": 2,
-        "threads": 1,
-        "gpu": None,
-        "torch": "2",
-        "commit": "c",
-    },
-    "command": "python -m benchmarks.model_card",
-    "seconds": 120.0,
-}
-
-
-def test_the_card_says_what_it_was_given():
-    card = render_card(results(), PROVENANCE)
-    for text in (
-        "9.29 million",
-        "2.0 hours",
-        "123,456",
-        "a laptop",
-        "1234567",
-        "Apache-2.0",
-        "python -m benchmarks.model_card",
-        "images/forgetting.png",
-        "| kitchen | ttt3r | 0.100 |",
-        "3000000",
-        "median 0.500",
-        "Where it fails",
-    ):
-        assert text in card, text
-    assert "random" not in card.split("## What the numbers mean")[0].split("numbers")[1]
-    for rule in STREAM_RULES:
-        assert f"| {rule} | 0.100 | 0.100 | 0.100 |" in card
-    assert render_card(results(), PROVENANCE) == card
-
-
-def test_random_and_undescribed_weights_are_called_so():
-    facts = PROVENANCE | {"trained": False, "seconds_trained": None, "frames_trained": None}
-    card = render_card(results(), facts)
-    assert "**These weights are random.**" in card
-    assert "| training time | unknown |" in card
-
-
-def test_absent_real_sequences_are_called_absent():
-    found = results() | {"real": []}
-    assert "Not measured: the folder of real sequences was not there" in render_card(
-        found, PROVENANCE
-    )
-    assert all_verdicts(found)["real"] == []
-
-
-def test_verdicts_follow_the_numbers():
-    for part in ("clips", "real"):
-        good, bad = (all_verdicts(results(own, 0.3))[part] for own in (0.05, 0.4))
-        assert good and {verdict.answer for verdict in good} == {True}
-        assert {verdict.answer for verdict in bad} == {False}
-    # Ties are not won.
-    tied = all_verdicts(results(0.3, 0.3))["clips"]
-    assert {verdict.answer for verdict in tied} == {False}
-
-
-def test_every_baseline_must_be_beaten():
-    found = results()
-    for rows in (found["clips"][MEAN_IMAGE], found["clips"][VELOCITY]):
-        for one in rows:
-            one.update({key: 0.01 for key in one if isinstance(one[key], float)})
-    answers = {v.question: v.answer for v in all_verdicts(found)["clips"]}
-    better = "clips, ttt3r: {} better than"
-    assert not answers[f"{better.format('metric depth')} {CONSTANT} and {MEAN_IMAGE}"]
-    assert not answers[f"{better.format('rotation')} {STATIC} and {VELOCITY}"]
-    assert answers[f"{better.format('translation')} {STATIC}"]
-    assert answers[f"{better.format('translation')} {WALK}"]
-
-
-def test_failures_are_never_hidden():
-    found = results()
-    found["clips"]["ttt3r"][0] = {"failed": True, "notes": ["3 predicted poses are not finite"]}
-    found["streams"][0]["prefixes"]["64"]["ttt3r"] = {"failed": True, "notes": ["broken"]}
-    card = render_card(found, PROVENANCE)
-    assert "ttt3r: **1 of 2 sequences failed**" in card
-    assert "ttt3r: **1 of 3 sequences failed**" in card
-    assert "0.100 (of 2)" in card
-    answers = [v for v in all_verdicts(found)["clips"] if ", ttt3r" in v.question]
-    assert {v.answer for v in answers} == {False}
-    assert goal([{"failed": True}], "ate", 1.0, "goal").answer is False
-    assert goal([{}], "ate", 1.0, "goal").answer is None
-
-
-def test_from_which_length_one_rule_beats_the_other():
-    streams = results()["streams"]
-
-    def says(*ours: float):
-        changed = copy.deepcopy(streams)
-        for stream in changed:
-            for frames, value in zip(PREFIXES, ours, strict=True):
-                stream["prefixes"][str(frames)]["ttt3r"]["ate"] = value
-        return long_streams(changed, PREFIXES, "ate", "ATE m")
-
-    assert says(0.2, 0.05, 0.05).answer and "from 32 frames on" in says(0.2, 0.05, 0.05).why
-    assert "from 64 frames on" in says(0.05, 0.2, 0.05).why
-    lost = says(0.05, 0.05, 0.2)
-    assert not lost.answer and "it does at 16, 32 frames" in lost.why
-    assert "lower on 0 of 3 streams" in lost.why
-    assert "at no length" in says(0.2, 0.2, 0.2).why
-
-
-def test_a_duel_counts_wins_and_what_is_undefined():
-    streams = copy.deepcopy(results()["streams"])
-    for stream, value in zip(streams, (0.01, 0.2, None), strict=True):
-        stream["prefixes"]["64"]["ttt3r"]["ate"] = value
-    found = duel(streams, 64, "ttt3r", "overwrite", "ate")
-    assert (found.wins, found.streams, found.total) == (1, 2, 3)
-    assert found.first == pytest.approx(0.105) and not found.won
-
-
-def test_stored_results_come_back(tmp_path):
-    store = Store(tmp_path, "abc")
-    assert store.get("clips", "1") is None
-    store.put("clips", "1", {"x": [1, None, 0.5]})
-    assert store.get("clips", "1") == {"x": [1, None, 0.5]}
-    assert Store(tmp_path, "other").get("clips", "1") is None
-
-
-def test_the_whole_command_in_little(tmp_path, monkeypatch, caplog):
-    pytest.importorskip(
-        "matplotlib", reason="the figure needs matplotlib (pip install --group dev)"
-    )
-    data, work = tmp_path / "data", tmp_path / "work"
-    write_sequence(data / "tiny", frames=12, size=(48, 64))
-    arguments = ["--quick", "--weights", "tiny-linear", "--work", str(work), "--data", str(data)]
-    arguments += ["--training-clips", str(tmp_path / "nothing"), "--device", "cpu"]
-    model_card.main(arguments)
-    card = (work / "model-card.md").read_text("utf-8")
-    assert (work / "images" / "forgetting.png").read_bytes().startswith(b"\x89PNG")
-    assert "**These weights are random.**" in card and "| tiny | ttt3r |" in card
-    assert "nan" not in card.lower().replace("nano", "")
-    stored = [json.loads(path.read_text()) for path in work.glob("results/*/streams/*.json")]
-    assert len(stored) == card_parts.QUICK.streams
-    last = stored[0]["prefixes"]["64"]
-    assert set(last) == {*METHODS, *BASELINES}
-    assert math.isfinite(last["ttt3r"]["abs_rel"]) and last[STATIC]["ate"] > 0
-
-    # A second run takes what is stored: the network is not asked again.
-    def refuse(*_):
-        raise AssertionError("measured again")
-
-    monkeypatch.setattr(card_parts, "collect", refuse)
-    monkeypatch.setattr(card_parts, "run_streams", refuse)
-    model_card.main(arguments)
-    again = (work / "model-card.md").read_text("utf-8")
-    assert again.split("Machine:")[0] == card.split("Machine:")[0]
-    assert torch.get_num_threads() == 1
+    monkeypatch.setattr(model_card, "QUICK", quick)
+    words = [
+        "--quick",
+        "--weights",
+        "tiny-linear",
+        "--work",
+        str(tmp_path),
+        "--data",
+        str(tmp_path / "no"),
+    ]
+    model_card.main(words)
+    card = (tmp_path / "model-card.md").read_text("utf-8")
+    assert "These weights are random" in card
+    assert card.count("No sequence for") == 2  # there are no real sequences
+    for part in quick.values():
+        assert f"## {part.title}" in card
+    assert "gate β of `ttt3r` has the median" in card
+    assert machine.commit() in card
+    for figure in model_card.FIGURES.values():
+        assert (tmp_path / figure).stat().st_size > 10_000 and figure in card
+    monkeypatch.setattr("ttt3r.evaluation.runner._measure", None)  # nothing is measured again
+    monkeypatch.setattr("ttt3r.evaluation.machine.commit", lambda: "a later commit")
+    model_card.main(words)
+    assert (tmp_path / "model-card.md").read_text("utf-8") == card

@@ -11,7 +11,7 @@ import pytest
 from tests.sources.clips import write_clip
 from ttt3r.cli import main
 
-TINY = ("--model", "tiny-dpt", "--device", "cpu")
+TINY = ("--model", "tiny-dpt", "--device", "cpu", "--no-summary")
 
 
 class Result(NamedTuple):

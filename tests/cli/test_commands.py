@@ -3,18 +3,23 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.cli.conftest import TINY, Ttt3r
 from ttt3r.cli import doctor, main
-from ttt3r.cli.command import bytes_text, duration_text
+from ttt3r.cli.command import duration_text
 from ttt3r.cli.models import ModelsCommand
-from ttt3r.stream.run import MANIFEST, Run
+from ttt3r.files import bytes_text
+from ttt3r.runs.frame_file import read_prediction, write_prediction
+from ttt3r.runs.reader import MANIFEST, Run, frame_path
 from ttt3r.weights import CATALOGUE
 
 
@@ -51,6 +56,18 @@ def test_info_without_poses_or_frames(clip: Path, ttt3r: Ttt3r):
     assert ttt3r("info", "a").status == 0
 
 
+def test_info_of_frames_that_could_not_be_placed(finished: Path, ttt3r: Ttt3r):
+    """JSON has no NaN; the path goes on from the last frame that has a pose."""
+    shutil.copytree(finished, "a")
+    for index in (0, 3):
+        path = frame_path(Path("a"), index)
+        lost = torch.full((4, 4), float("nan"))
+        write_prediction(path, replace(read_prediction(path), world_from_camera=lost))
+    text = ttt3r("info", "a", "--json").out
+    facts = json.loads(text, parse_constant=pytest.fail)
+    assert facts["frames"] == 12 and 0 < facts["trajectory_length"] < 1e9
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [(None, "is not a run"), ("{", "cannot read"), ('{"format": 1}', "is damaged")],
@@ -73,6 +90,33 @@ def test_export(finished: Path, ttt3r: Ttt3r):
     assert result.status == 0, result.err
     size = Path("new/cloud.ply").stat().st_size
     assert result.out == f"wrote new/cloud.ply: 768 points, {bytes_text(size)}\n"
+
+
+def test_paths_may_begin_with_a_tilde(
+    finished: Path, ttt3r: Ttt3r, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", str(finished.parent))
+    home = f"~/{finished.name}"
+    assert ttt3r("info", home).status == 0
+    assert ttt3r("export", home, "--to", "tum", "--out", "~/out.tum").status == 0
+    assert (finished.parent / "out.tum").is_file()
+    words = ("--frames", "2", "--size", "64x48", "--out", "~/room.mp4", "--truth", "~/truth")
+    assert ttt3r("scene", *words).status == 0
+    assert (finished.parent / "room.mp4").is_file() and (finished.parent / "truth").is_dir()
+
+
+def test_names_that_are_not_text(clip: Path, ttt3r: Ttt3r):
+    """An input may have any name; an output that cannot be read back is refused at once."""
+    name = os.fsdecode(b"caf\xe9")
+    Path(name).mkdir()
+    shutil.copy(clip, Path(name) / "walk.mp4")
+    words = ("run", Path(name) / "walk.mp4", *TINY, "--end", 0.2)
+    result = ttt3r(*words, "--out", f"{name}/run")
+    assert result.status == 2 and "not valid UTF-8" in result.err
+    assert os.listdir(name) == ["walk.mp4"]  # noqa: PTH208
+    result = ttt3r(*words, "--out", "run")
+    assert result.status == 0, result.err
+    assert ttt3r("info", "run").status == 0
 
 
 def test_export_keeps_files_unless_told(finished: Path, ttt3r: Ttt3r):

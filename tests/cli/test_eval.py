@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from tests.cli.conftest import Ttt3r
-from ttt3r.cli.evaluate import parse_lengths
+from ttt3r.cli.evaluate import EvalCommand, parse_lengths
+from ttt3r.cli.run import RunCommand
 from ttt3r.errors import SettingError
 from ttt3r.evaluation.results import read_evaluation
 
@@ -131,6 +132,68 @@ def test_settings_that_changed_are_refused(ttt3r: Ttt3r):
     assert read_evaluation(Path("ev/ttt3r/summary.json")).settings.lengths == (4,)
 
 
+def test_a_damaged_image_costs_its_sequence_only(ttt3r: Ttt3r, tmp_path: Path):
+    for name in ("a", "b", "c"):
+        words = ("--frames", 4, "--size", "64x48", "--seed", 3, "--world", "room")
+        assert ttt3r("scene", *words, "--out", f"{name}.mp4", "--truth", f"data/{name}").status == 0
+    image = tmp_path / "data" / "b" / "rgb" / "000002.png"
+    intact = image.read_bytes()
+    image.write_bytes(intact[:80])
+    words = ("eval", "--task", "pose", "--protocol", "folder/stride1/all", "--data", "data", *MODEL)
+    found = ttt3r(*words, "--out", "ev")
+    assert found.status == 1 and "cannot be read: b. Replace" in found.err
+    assert found.err.count("000002.png") == 1  # the reason is said once
+    means = read_evaluation(Path("ev/ttt3r/summary.json")).means[-1]
+    assert (means.count, means.failed) == (2, 1)
+    assert ttt3r(*words, "--out", "ev", "--resume", "--sequences", "a", "c").status == 1
+    names = read_evaluation(Path("ev/ttt3r/summary.json")).names
+    assert names == ("a", "b", "c")  # what was found before stays
+    image.write_bytes(intact)
+    assert ttt3r(*words, "--out", "ev", "--resume").status == 0
+    means = read_evaluation(Path("ev/ttt3r/summary.json")).means[-1]
+    assert (means.count, means.failed) == (3, 0)
+
+
+def test_a_sequence_that_cannot_be_opened_costs_itself_only(ttt3r: Ttt3r):
+    for number, name in enumerate(("a", "b", "c")):
+        folder(Path("data") / name, seed=number)
+    poses = Path("data/b/poses.txt")
+    intact = poses.read_text()
+    poses.write_text(intact.replace(" 0 0 0 1", ""))
+    found = ttt3r("eval", "--task", "pose", *OWN, "--rule", "ttt3r", "overwrite")
+    assert found.status == 1 and found.err.count("is not 8 numbers") == 1
+    assert "is not 8 numbers" in Path("ev/summary.md").read_text("utf-8")
+    evaluation = read_evaluation(Path("ev/overwrite/summary.json"))
+    assert (evaluation.means[-1].count, evaluation.means[-1].failed) == (2, 1)
+    poses.write_text(intact)
+    assert ttt3r("eval", "--task", "pose", *OWN, "--resume").status == 1  # overwrite lacks it
+    assert ttt3r("eval", "--task", "pose", *OWN, "--resume", "--rule", "overwrite").status == 0
+
+
+def test_other_rules_and_other_sequences_may_be_added(ttt3r: Ttt3r):
+    for number, name in enumerate(("a", "b", "c")):
+        folder(Path("data") / name, seed=number)
+    assert ttt3r("eval", "--task", "pose", *OWN, "--sequences", "a", "b").status == 0
+    words = ("--resume", "--rule", "overwrite", "--sequences", "b", "c")
+    result = ttt3r("eval", "--task", "pose", *OWN, *words)
+    assert result.status == 0, result.err
+    found = {
+        rule: read_evaluation(Path(f"ev/{rule}/summary.json")) for rule in ("ttt3r", "overwrite")
+    }
+    assert {rule: e.names for rule, e in found.items()} == {
+        "ttt3r": ("a", "b"),
+        "overwrite": ("b", "c"),
+    }
+    report = Path("ev/summary.md").read_text("utf-8")
+    assert "cannot be ranked" in report and "3 sequences of folder" in report
+
+
+def test_the_device_may_change(ttt3r: Ttt3r):
+    assert ttt3r("eval", *SMALL, "--out", "ev").status == 0
+    assert "device" not in json.loads(Path("ev/evaluation.json").read_text("utf-8"))
+    assert '"device": "cpu"' in Path("ev/ttt3r/summary.json").read_text("utf-8")
+
+
 def test_a_default_folder(ttt3r: Ttt3r):
     words = [*TASK[:-1], "synthetic/stride10/3", *MODEL, "--sequences", "stream-0"]
     assert ttt3r("eval", *words).status == 0
@@ -200,6 +263,10 @@ def test_damaged_scores_are_named(ttt3r: Ttt3r):
     assert result.status == 2 and str(path) in result.err and "Delete it" in result.err
 
 
+def test_nothing_is_reset_unless_asked_for():
+    assert EvalCommand().reset is RunCommand("walk.mp4").reset is None
+
+
 def test_lengths():
     assert parse_lengths(None) == ()
     assert parse_lengths("50, 100,all") == (50, 100, None)
@@ -255,7 +322,7 @@ def test_other_data_are_not_mixed_in(ttt3r: Ttt3r):
     folder(Path("other/one"), seed=1)
     Path("other/one/poses.txt").rename("data/one/poses.txt")
     result = ttt3r("eval", "--task", "pose", *OWN, "--resume")
-    assert result.status == 2 and "content of one: was" in result.err
+    assert result.status == 2 and "the data of one are not those" in result.err
 
 
 def test_names_that_look_alike_and_links_are_sequences_of_their_own(ttt3r: Ttt3r):

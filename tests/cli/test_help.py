@@ -18,12 +18,10 @@ from tests.cli.conftest import Ttt3r
 from ttt3r import rules
 from ttt3r.cli import COMMANDS
 from ttt3r.cli.convert import Dtype
-from ttt3r.cli.export import Format
-from ttt3r.cli.run import Output
-from ttt3r.export import EXPORTERS
-from ttt3r.models.base import OUTPUTS
+from ttt3r.exporters import EXPORTERS
 from ttt3r.stream import stitching
-from ttt3r.weights.convert import DTYPES
+from ttt3r.types import OUTPUTS
+from ttt3r.weights.network import PRECISIONS
 
 SNAPSHOTS = Path(__file__).with_name("snapshots")
 TYRO = "1.0.17"  # draws the boxes; other versions draw others
@@ -35,13 +33,13 @@ def test_help(command: str, ttt3r: Ttt3r, monkeypatch: pytest.MonkeyPatch):
     result = ttt3r(*command.split(), "--help")
     assert (result.status, result.err) == (0, "")
     text = "".join(f"{line.rstrip()}\n" for line in result.out.rstrip().splitlines())
-    assert "\x1b" not in text and max(map(len, text.splitlines())) <= 100
     file = SNAPSHOTS / f"{command or 'ttt3r'}.txt"
     if os.environ.get("TTT3R_UPDATE_SNAPSHOTS"):
         SNAPSHOTS.mkdir(exist_ok=True)
         file.write_text(text, "utf-8")
     if tyro.__version__ != TYRO:
         pytest.skip(f"the snapshots were made with tyro {TYRO}, not {tyro.__version__}")
+    assert "\x1b" not in text and max(map(len, text.splitlines())) <= 100
     assert text == file.read_text("utf-8")
 
 
@@ -51,14 +49,18 @@ def test_the_snapshots_are_those_of_the_commands():
 
 def test_choices_are_those_of_the_registries():
     """They are written out in the commands, because the registries are slow to import."""
-    assert set(get_args(Format)) == set(EXPORTERS)
-    assert get_args(Output) == OUTPUTS
-    assert set(get_args(Dtype)) == set(DTYPES)
+    assert set(get_args(Dtype)) == set(PRECISIONS)
 
 
-def test_the_help_names_every_rule_and_stitching():
+def test_the_help_names_every_output_rule_and_stitching():
     text = (SNAPSHOTS / "run.txt").read_text("utf-8")
-    for name in [*rules.REGISTRY, *stitching.REGISTRY]:
+    for name in [*OUTPUTS, *rules.REGISTRY.names, *stitching.REGISTRY.names]:
+        assert re.search(rf"\b{name}\b", text), name
+
+
+def test_the_help_names_every_exporter():
+    text = (SNAPSHOTS / "export.txt").read_text("utf-8")
+    for name in EXPORTERS:
         assert re.search(rf"\b{name}\b", text), name
 
 

@@ -1,6 +1,8 @@
 """`ttt3r run`: what it writes and says, stopping and going on, and what it refuses."""
 
+import dataclasses
 import errno
+import inspect
 import os
 import signal
 import subprocess
@@ -14,14 +16,17 @@ from PIL import Image
 
 from tests.cli.conftest import TINY, Ttt3r, make_clip
 from tests.sources.clips import damage
+from ttt3r import RunFolder, open_source, reconstruct
 from ttt3r.cli.progress import LINE_SECONDS, Lines, memory_text, progress, resident_bytes
-from ttt3r.cli.run import RunCommand, default_out, resume_line
+from ttt3r.cli.run import EXPECT, RunCommand, default_out, resume_line
 from ttt3r.cli.stopping import StopRequest
-from ttt3r.stream import writer
-from ttt3r.stream.frame_file import write_prediction
-from ttt3r.stream.run import Run, frame_path
+from ttt3r.runs import writer
+from ttt3r.runs.frame_file import write_prediction
+from ttt3r.runs.reader import Run, frame_path
+from ttt3r.summary import picture as summary_picture
 from ttt3r.types import Prediction
 from ttt3r.weights import loading
+from ttt3r.weights.catalogue import CATALOGUE
 
 
 def assert_equal_runs(left: Run, right: Run):
@@ -49,7 +54,14 @@ def test_run(clip: Path, ttt3r: Ttt3r, monkeypatch: pytest.MonkeyPatch):
         assert expected in result.out
     run = Run.open("runs/walk")
     assert run.manifest["status"] == "complete" and len(run) == 12
-    assert run.manifest["reset"] == "every(100)"
+    assert run.manifest["reset"] == "never"
+
+
+def test_the_weights_in_the_package_say_what_to_expect(clip: Path, ttt3r: Ttt3r):
+    words = ("run", clip, "--device", "cpu", "--no-summary", "--end", "0.2", "--overwrite")
+    assert ttt3r(*words).out.startswith(f"{EXPECT}\n")
+    assert "ttt3r fetch cut3r_512_dpt_4_64" in EXPECT and "cut3r_512_dpt_4_64" in CATALOGUE
+    assert ttt3r(*words, "--quiet").out == ""
 
 
 def test_options_arrive(clip: Path, ttt3r: Ttt3r):
@@ -99,6 +111,13 @@ def test_default_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert default_out(str(tmp_path / "shots.d")) == default_out(".") == runs / "shots.d"
     assert default_out(f"{tmp_path}/shots.d/") == default_out("./*.png") == runs / "shots.d"
     assert default_out("else/where/*.png") == runs / "where"
+    (tmp_path / "set [1]").mkdir()
+    (tmp_path / "Title [ID].mp4").touch()
+    assert default_out(f"{tmp_path}/Title [ID].mp4") == runs / "Title [ID]"
+    assert default_out(f"{tmp_path}/set [1]") == default_out(f"{tmp_path}/set [1]/*.jpg")
+    assert default_out(f"{tmp_path}/set [1]") == runs / "set [1]"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_out("~/shots.d") == runs / "shots.d"
 
 
 def test_resume_line():
@@ -110,19 +129,11 @@ def test_resume_line():
     assert resume_line(command) == f"ttt3r run w.mp4 {words}"
 
 
-START = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell ignores it
-from ttt3r.cli import main
-sys.exit(main())
-"""
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stop_and_resume(number: signal.Signals, ttt3r: Ttt3r, tmp_path: Path):
-    clip = make_clip(tmp_path / "long walk.mp4", 120)
+    clip = make_clip(tmp_path / "long walk.mp4", 60)
     words = ["run", clip.name, *TINY, "--reset", "30"]
-    command = [sys.executable, "-c", START, *words, "--out", "stopped", "--checkpoint-every", "7"]
+    command = [sys.executable, "-m", "ttt3r", *words, "--out", "stopped", "--checkpoint-every", "7"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
     ) as process:
@@ -134,19 +145,19 @@ def test_stop_and_resume(number: signal.Signals, ttt3r: Ttt3r, tmp_path: Path):
         out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number, err
     assert "Traceback" not in err and "stopping after this frame" in err
-    line = f"ttt3r run 'long walk.mp4' --out stopped {' '.join(TINY)} --reset 30"
-    line = line.replace("--device cpu --reset 30", "--reset 30 --device cpu")
-    assert out == f"stopped. To continue:\n  {line} --checkpoint-every 7 --resume\n"
+    line = "ttt3r run 'long walk.mp4' --out stopped --model tiny-dpt --reset 30 --device cpu"
+    line += " --checkpoint-every 7 --resume --no-summary"
+    assert out == f"stopped. To continue:\n  {line}\n"
 
     stopped = Run.open("stopped")
-    assert stopped.manifest["status"] == "interrupted" and 10 <= len(stopped) < 120
+    assert stopped.manifest["status"] == "interrupted" and 10 <= len(stopped) < 60
     frames = len(stopped)
     assert len(stopped.trajectory()) == frames
     assert "--resume goes on" in ttt3r("info", "stopped").out
 
     result = ttt3r(*words, "--out", "stopped", "--checkpoint-every", 7, "--resume")
     assert result.status == 0 and result.out.startswith(f"going on after {frames} frames\n")
-    assert f"{120 - frames} frames in" in result.out
+    assert f"{60 - frames} frames in" in result.out
     assert ttt3r(*words, "--out", "straight").status == 0
     assert_equal_runs(Run.open("stopped"), Run.open("straight"))
     assert Run.open("stopped").manifest["status"] == "complete"
@@ -219,7 +230,7 @@ class TestRefusals:
             ("--rule nonsense", "unknown rule 'nonsense'"),
             ("--rule damped(ttt3r,7)", "damping factor"),
             ("--reset 1", "at least 2 frames"),
-            ("--reset sometimes", "reset policy"),
+            ("--reset sometimes", "unknown reset"),
             ("--stitch glue", "unknown stitching"),
             ("--stride 0", "stride"),
             ("--start 2 --end 1", "must lie after start"),
@@ -337,6 +348,17 @@ def test_lines_come_now_and_then(capsys: pytest.CaptureFixture[str]):
     ]
 
 
+def test_a_line_before_the_first_answer(capsys: pytest.CaptureFixture[str]):
+    """Without an answer there is no rate, and so no time that is left."""
+    for total in (100, None):
+        clock = Clock()
+        lines = Lines(total, 0, lambda: "9 MB memory", clock)
+        clock.now = LINE_SECONDS + 1
+        lines.update(0)
+        expected = "0 of 100 frames" if total else "0 frames"
+        assert capsys.readouterr().err == f"{expected}, 0.0 fps, 9 MB memory\n"
+
+
 def test_lines_when_the_total_is_unknown_or_wrong(capsys: pytest.CaptureFixture[str]):
     for total in (None, 3, 10):
         clock = Clock()
@@ -369,3 +391,35 @@ def test_memory():
     size = resident_bytes()
     assert size is None or 10**7 < size < 10**12
     assert size is None or memory_text().endswith("B memory")
+
+
+def test_defaults_are_those_of_python():
+    """The two first lines of the README do the same for a stream of any length."""
+    stated = {
+        name: parameter.default
+        for function in (reconstruct, open_source, RunFolder)
+        for name, parameter in inspect.signature(function).parameters.items()
+    }
+    shared = [field for field in dataclasses.fields(RunCommand) if field.name in stated]
+    assert len(shared) > 12
+    for field in shared:
+        if field.name != "out":  # the command makes a name up
+            assert field.default == stated[field.name], field.name
+
+
+def test_summary(clip: Path, ttt3r: Ttt3r, monkeypatch: pytest.MonkeyPatch):
+    words = [word for word in TINY if word != "--no-summary"]
+    result = ttt3r("run", clip, *words, "--out", "a")
+    assert result.status == 0 and "picture: a/summary.png" in result.out
+    with Image.open("a/summary.png") as picture:
+        assert picture.width == 1600
+    assert ttt3r("run", clip, *TINY, "--out", "a", "--overwrite").status == 0
+    assert not Path("a/summary.png").exists()
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(summary_picture, "write_atomically", fails)
+    result = ttt3r("run", clip, *words, "--out", "a", "--overwrite")
+    assert result.status == 0 and "picture: " not in result.out
+    assert "a/summary.png was not drawn" in result.err and "No space left" in result.err

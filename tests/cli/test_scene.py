@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.cli.conftest import TINY, Ttt3r
 from ttt3r.cli.scene import Style, World, parse_size
+from ttt3r.drawing import videos
 from ttt3r.errors import SettingError
 from ttt3r.geometry.rotation import matrix_from_quaternion
 from ttt3r.geometry.se3 import assemble, invert
@@ -130,8 +131,8 @@ def test_memory_does_not_grow(ttt3r: Ttt3r, monkeypatch: pytest.MonkeyPatch):
 
 def test_another_encoder(ttt3r: Ttt3r, monkeypatch: pytest.MonkeyPatch):
     """Where H.264 cannot be written."""
-    monkeypatch.setitem(recording.ENCODERS, "libx264", {})
-    monkeypatch.setattr(recording, "_can_encode", lambda name: name == "mpeg4")
+    monkeypatch.setitem(videos.ENCODERS, "libx264", {})
+    monkeypatch.setattr(videos, "_can_encode", lambda name: name == "mpeg4")
     assert ttt3r("scene", *SMALL).status == 0
     assert len(list(open_source("scene.mp4").frames())) == 4
 
@@ -236,7 +237,7 @@ class TestRefusals:
         )
 
     def test_encoder_that_fails(self, ttt3r: Ttt3r, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setitem(recording.ENCODERS, "libx264", {"preset": "nonsense"})
+        monkeypatch.setitem(videos.ENCODERS, "libx264", {"preset": "nonsense"})
         assert "cannot write scene.mp4" in self.refused(ttt3r)
 
 
@@ -255,6 +256,10 @@ def test_overwrite(ttt3r: Ttt3r):
     result = ttt3r("scene", *words)
     assert result.status == 2 and "not empty; choose a new folder" in result.errors[0]
     assert Path("t/notes.txt").exists()
+    Path("t/notes.txt").rename("t/depth/notes.txt")
+    result = ttt3r("scene", *words)
+    assert result.status == 2 and "not empty; choose a new folder" in result.errors[0]
+    assert Path("t/depth/notes.txt").exists()
 
 
 def test_empty_folder_for_the_truth(ttt3r: Ttt3r):
@@ -269,7 +274,7 @@ def test_a_failure_keeps_what_was_there(ttt3r: Ttt3r, monkeypatch: pytest.Monkey
     replace = Path.replace
 
     def broken(self: Path, target: Path) -> Path:
-        if self.name.endswith(".tmp") and target.name == "t":
+        if self.parent.name.endswith(".tmp") and target.name == "t":
             raise OSError(errno.EIO, "Input/output error")
         return replace(self, target)
 
@@ -296,26 +301,18 @@ def test_interrupted_in_the_middle(ttt3r: Ttt3r, monkeypatch: pytest.MonkeyPatch
     assert listing() == []
 
 
-START = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell ignores it
-from ttt3r.cli import main
-sys.exit(main())
-"""
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stop(number: signal.Signals, tmp_path: Path):
     words = ["scene", "--frames", "100000", "--size", "64x48", "--out", "a.mp4", "--truth", "t"]
     with subprocess.Popen(
-        [sys.executable, "-c", START, *words],
+        [sys.executable, "-m", "ttt3r", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
     ) as process:
         deadline = time.monotonic() + 60
-        while not any(tmp_path.glob(".t.*.tmp/rgb/000002.png")):
+        while not any(tmp_path.glob(".t.*.tmp/t/rgb/000002.png")):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.005)
         process.send_signal(number)

@@ -8,7 +8,6 @@ from ttt3r.evaluation.results import (
     Score,
     SequenceScores,
     Settings,
-    means,
 )
 
 POSE = Settings(
@@ -17,15 +16,12 @@ POSE = Settings(
     variant="published",
     data="scannet",
     lengths=(90,),
-    sequences=("a_00", "b_00", "c_00"),
-    complete=True,
     model="cut3r_512_dpt_4_64",
     fingerprint="0123abcd" * 8,
     rule="ttt3r",
     reset="never",
     size=512,
     precision="float32",
-    device="cpu",
 )
 FACTS = {"ttt3r": "0.1.0", "commit": "abc1234", "torch": "2.6.0", "processor": "a | b_c"}
 
@@ -48,7 +44,7 @@ def score(settings, length, value, **changes):
     return dataclasses.replace(made, **changes)
 
 
-def evaluation(values, settings=POSE, facts=FACTS, weights=None, **changes):
+def evaluation(values, settings=POSE, facts=FACTS, weights=None, complete=True, **changes):
     """Build an evaluation.
 
     Args:
@@ -56,6 +52,7 @@ def evaluation(values, settings=POSE, facts=FACTS, weights=None, **changes):
         settings: to start from.
         facts: as they are.
         weights: of sequences in the mean, by name.
+        complete: whether these are all that count.
         changes: to the settings.
     """
     settings = dataclasses.replace(settings, **changes)
@@ -72,10 +69,11 @@ def evaluation(values, settings=POSE, facts=FACTS, weights=None, **changes):
             ),
             peak_memory=3 * 2**30,
             seconds=90.0,
+            facts=facts,
         )
         for name, row in values.items()
     )
-    return Evaluation(settings, facts, done, means(settings, done))
+    return Evaluation(settings, done, complete)
 
 
 def pair():

@@ -14,7 +14,6 @@ from ttt3r.evaluation.results import (
     SequenceScores,
     Settings,
     evaluation_json,
-    means,
     read_evaluation,
 )
 
@@ -26,15 +25,12 @@ def settings(variant="published", lengths=(10, 20)) -> Settings:
         variant=variant,
         data="folder",
         lengths=lengths,
-        sequences=("a", "b", "c"),
-        complete=True,
         model="tiny",
         fingerprint="00",
         rule="ttt3r",
         reset="never",
         size=64,
         precision="float32",
-        device="cpu",
     )
 
 
@@ -44,7 +40,11 @@ def ok(length, frames, value, weight=1.0, rate=10.0) -> Score:
 
 
 def sequence(name, *scores) -> SequenceScores:
-    return SequenceScores(name, (48, 64), tuple(scores), 1000, 2.0)
+    return SequenceScores(name, (48, 64), tuple(scores), 1000, 2.0, "abc", {"torch": "2"})
+
+
+def means(settings, sequences):
+    return Evaluation(settings, tuple(sequences)).means
 
 
 def mean_of(metrics: list[dict[str, float]], weights: list[float] | None = None) -> dict:
@@ -113,10 +113,12 @@ def test_results_survive_a_file(tmp_path):
         sequence("b", ok(10, 10, 2.0), Score(None, 20, "dropped", note="no truth")),
     ]
     one = settings(lengths=(10, None))
-    evaluation = Evaluation(one, {"torch": "2"}, tuple(found), means(one, found))
+    evaluation = Evaluation(one, tuple(found), complete=False)
     path = tmp_path / "summary.json"
     path.write_text(evaluation_json(evaluation), "utf-8")
-    assert read_evaluation(path) == evaluation
+    assert read_evaluation(path) == evaluation and not read_evaluation(path).complete
+    assert json.loads(path.read_text("utf-8"))["means"][0]["metrics"]["ate"] == 1.5
+    assert evaluation.facts == {"torch": "2"}
     assert evaluation.label == "ttt3r"
 
 
@@ -124,7 +126,7 @@ def test_files_hold_no_nan():
     one = settings(lengths=(10,))
     found = (sequence("a", ok(10, 10, float("nan"))),)
     with pytest.raises(ValueError, match="JSON"):
-        evaluation_json(Evaluation(one, {}, found, ()))
+        evaluation_json(Evaluation(one, found))
 
 
 @pytest.mark.parametrize(
@@ -140,12 +142,10 @@ def test_other_files_are_refused(tmp_path, content):
 
 
 def test_a_summary_of_another_version_says_what_to_do(tmp_path):
-    """One of the first version has no accuracy of pairs of frames."""
+    """The second version has percent where this one has fractions."""
     one = settings(lengths=(10,))
-    content = json.loads(
-        evaluation_json(Evaluation(one, {}, (sequence("a", ok(10, 10, 1.0)),), ()))
-    )
-    content["format"] = "ttt3r-evaluation-1"
+    content = json.loads(evaluation_json(Evaluation(one, (sequence("a", ok(10, 10, 1.0)),))))
+    content["format"] = "ttt3r-evaluation-2"
     for key in ("auc_30", "rra_15", "rta_15"):
         del content["sequences"][0]["scores"][0]["metrics"][key]
     path = tmp_path / "summary.json"
@@ -183,15 +183,13 @@ def spoil_length(content):
 )
 def test_a_summary_that_lacks_something_is_refused(tmp_path, spoil):
     one = settings(lengths=(10,))
-    content = json.loads(
-        evaluation_json(Evaluation(one, {}, (sequence("a", ok(10, 10, 1.0)),), ()))
-    )
+    content = json.loads(evaluation_json(Evaluation(one, (sequence("a", ok(10, 10, 1.0)),))))
     path = tmp_path / "summary.json"
     path.write_text(json.dumps(content))
     assert read_evaluation(path).means[0].metrics["ate"] == 1.0
     spoil(content)
     path.write_text(json.dumps(content))
-    with pytest.raises(RunError, match="no summary"):
+    with pytest.raises(RunError, match="not the summary"):
         read_evaluation(path)
 
 

@@ -11,10 +11,11 @@ from tests.evaluation.tasks.told import protocol, scene
 from tests.networks import random_tiny
 from tests.vggt_networks import random_tiny as random_vggt
 from ttt3r.errors import InputError, RunError, SettingError
-from ttt3r.evaluation import protocols, runner
+from ttt3r.evaluation import machine, protocols, runner
+from ttt3r.evaluation.reports.publish import publish
 from ttt3r.evaluation.results import METRICS
 from ttt3r.evaluation.runner import Plan, evaluate, make_plan, run_sequence, settings_of
-from ttt3r.evaluation.sequences import ArraySequence, First
+from ttt3r.evaluation.sequences import Sequence
 from ttt3r.evaluation.store import Store, evaluations_in
 from ttt3r.evaluation.tasks import RECORDERS
 from ttt3r.stream import clips
@@ -29,10 +30,10 @@ def model():
 
 
 def policy():
-    return dataclasses.replace(model().image_policy, size=64)
+    return dataclasses.replace(model().preparation, size=64)
 
 
-def renamed(name, frames, seed) -> ArraySequence:
+def renamed(name, frames, seed) -> Sequence:
     sequence = scene(frames, seed=seed)
     sequence.name = name
     return sequence
@@ -40,7 +41,7 @@ def renamed(name, frames, seed) -> ArraySequence:
 
 def plan(task="pose", lengths=LENGTHS) -> Plan:
     sequences = (renamed("one", 7, 1), renamed("two", 4, 2))
-    return Plan(protocol(task), lengths, sequences, complete=True)
+    return Plan(protocol(task), lengths, sequences, ("one", "two"))
 
 
 def settings(of: Plan, rule="ttt3r"):
@@ -49,7 +50,7 @@ def settings(of: Plan, rule="ttt3r"):
 
 def run(folder, of: Plan, rule="ttt3r", **how):
     one = settings(of, rule)
-    with Store(folder, one, **how) as store:
+    with Store(folder, one, of.content, **how) as store:
         return evaluate(of, model(), store, one)
 
 
@@ -74,7 +75,7 @@ def test_one_pass_scores_as_a_run_per_length_does(tmp_path, task):
     together = scores(sequence, LENGTHS)
     assert [score.frames for score in together] == [3, 5, 7]
     for score in together:
-        (alone,) = scores(First(sequence, score.frames), (score.length,))
+        (alone,) = scores(sequence.first(score.frames), (score.length,))
         assert alone.status == score.status == "ok"
         assert alone.metrics == score.metrics
         assert set(score.metrics) == {metric.key for metric in METRICS[task]}
@@ -84,15 +85,15 @@ def test_one_pass_scores_as_a_run_per_length_does(tmp_path, task):
 def test_one_look_per_length_scores_as_looks_by_hand_do(tmp_path, task):
     """A network that looks once sees no more than the frames that are scored."""
     network = random_vggt("vggt")
-    size = dataclasses.replace(network.image_policy, size=56)
-    of = Plan(protocol(task), LENGTHS, (renamed("one", 4, 1),), complete=True)
+    size = dataclasses.replace(network.preparation, size=56)
+    of = Plan(protocol(task), LENGTHS, (renamed("one", 4, 1),))
     one = settings_of(of, clips.open_session(network), 56, "float32")
     assert one.rule == "once"
-    with Store(tmp_path / "ev", one) as store:
+    with Store(tmp_path / "ev", one, of.content) as store:
         (found,) = evaluate(of, network, store, one).sequences
     assert [score.frames for score in found.scores] == [3, 4, 4]
     for score in found.scores:
-        truth = First(renamed("one", 4, 1), score.frames)
+        truth = renamed("one", 4, 1).first(score.frames)
         recorder = RECORDERS[task](protocol(task), truth, size, tmp_path)
         images = [recorder.prepare(true).image for true in truth]
         pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 127.5 - 1
@@ -112,7 +113,7 @@ def test_one_look_per_length_scores_as_looks_by_hand_do(tmp_path, task):
 
 def test_a_signal_is_heard_while_a_clip_is_gathered(tmp_path, monkeypatch):
     network = random_vggt("vggt")
-    of = Plan(protocol("pose"), (None,), (renamed("one", 7, 1),), complete=True)
+    of = Plan(protocol("pose"), (None,), (renamed("one", 7, 1),))
     one = settings_of(of, clips.open_session(network), 56, "float32")
     shown = []
 
@@ -125,7 +126,7 @@ def test_a_signal_is_heard_while_a_clip_is_gathered(tmp_path, monkeypatch):
         raise AssertionError("it looked")
 
     monkeypatch.setattr(type(network), "predict", unwanted)
-    with Store(tmp_path, one) as store, pytest.raises(KeyboardInterrupt):
+    with Store(tmp_path, one, of.content) as store, pytest.raises(KeyboardInterrupt):
         evaluate(of, network, store, one, progress)
     assert shown == [0, 0, 0]
 
@@ -152,12 +153,12 @@ def test_stopped_anywhere_it_goes_on_to_the_same_numbers(tmp_path):
                 raise KeyboardInterrupt
 
         one = settings(of)
-        with pytest.raises(KeyboardInterrupt), Store(folder, one) as store:
+        with pytest.raises(KeyboardInterrupt), Store(folder, one, of.content) as store:
             evaluate(of, model(), store, one, halt)
         assert not evaluations_in(folder)
         assert not list(folder.rglob("*.tmp"))
         seen = []
-        with Store(folder, one, resume=True) as store:
+        with Store(folder, one, of.content, resume=True) as store:
             again = evaluate(of, model(), store, one, seen.append)
         assert without_times(again) == without_times(whole)
         assert again.means[0].metrics == whole.means[0].metrics
@@ -240,25 +241,54 @@ def test_frames_per_second_count_the_session_alone(tmp_path, monkeypatch):
     assert [score.frames_per_second for score in scores] == [2.0, 2.0]
 
 
-def test_a_broken_frame_stops_the_run_and_keeps_what_is_done(tmp_path):
-    class Broken(ArraySequence):
-        def __iter__(self):
-            yield from list(super().__iter__())[:2]
-            raise InputError("frame 2 is broken")
+def test_a_broken_frame_costs_one_sequence_and_is_tried_again(tmp_path, caplog):
+    whole = list(scene(4))
 
-    base = scene(4)
-    broken = Broken(
-        "two",
-        *(
-            np.stack(x)
-            for x in zip(*[(t.image, t.depth, t.world_from_camera) for t in base], strict=True)
-        ),
+    def read(index):
+        if index == 2:
+            raise InputError("frame 2 is broken")
+        return whole[index]
+
+    broken = Sequence("two", range(4), read)
+    first, last = renamed("one", 7, 1), renamed("three", 5, 3)
+    of = dataclasses.replace(
+        plan(), sequences=(first, broken, last), known=("one", "two", "three"), unreadable={}
     )
-    of = dataclasses.replace(plan(), sequences=(renamed("one", 7, 1), broken))
-    with pytest.raises(InputError, match="frame 2"):
-        run(tmp_path, of)
+    found = run(tmp_path, of)
+    run(tmp_path, of, "overwrite", resume=True)
+    assert caplog.text.count("frame 2 is broken") == 1  # and not again for another rule
+    assert "two is left out: frame 2 is broken" in caplog.text
+    assert [s.sequence for s in found.sequences] == ["one", "two", "three"]
+    assert [(s.status, s.note) for s in found.sequences[1].scores] == [
+        ("failed", "frame 2 is broken")
+    ] * 3
+    assert [mean.failed for mean in found.means] == [1, 1, 1]
+    assert {s.status for s in found.sequences[2].scores} == {"ok"}
     with Store(tmp_path, settings(of), resume=True) as store:
-        assert store.read("ttt3r", "one") and store.read("ttt3r", "two") is None
+        assert store.read("ttt3r", "one") and store.read("ttt3r", "three")
+        assert not store.read("ttt3r", "two").readable
+    fixed = dataclasses.replace(of, sequences=(first, renamed("two", 4, 2), last), unreadable={})
+    again = run(tmp_path, fixed, resume=True)
+    assert [mean.failed for mean in again.means] == [0, 0, 0]
+
+
+def test_the_sequences_may_change_from_run_to_run(tmp_path):
+    one, two, three = (renamed(name, 5, i) for i, name in enumerate(("one", "two", "three")))
+    run(tmp_path, dataclasses.replace(plan(), sequences=(one, two)))
+    found = run(tmp_path, dataclasses.replace(plan(), sequences=(one, three)), resume=True)
+    assert [s.sequence for s in found.sequences] == ["one", "two", "three"]  # what is done stays
+    assert evaluations_in(tmp_path) == [found] and not found.complete
+    other = run(tmp_path, dataclasses.replace(plan(), sequences=(one,)), "overwrite", resume=True)
+    assert [s.sequence for s in other.sequences] == ["one"]
+    assert [len(e.sequences) for e in publish(tmp_path)] == [1, 3]
+
+
+def test_the_device_keeps_its_number(monkeypatch):
+    """The second GPU is not the first."""
+    assert machine.facts(torch.device("cpu"))["device"] == "cpu"
+    monkeypatch.setattr(torch.cuda, "get_device_name", str)
+    facts = machine.facts(torch.device("cuda:1"))
+    assert facts["device"] == facts["gpu"] == "cuda:1"
 
 
 def test_a_full_disk_says_so_and_keeps_what_is_done(tmp_path, monkeypatch):
@@ -291,7 +321,7 @@ def one_protocol(name="synthetic/stride1/20"):
 
 def test_a_plan_opens_no_more_than_the_longest_length():
     made = make_plan(one_protocol(), Path(), (10, 5, 5))
-    assert made.lengths == (5, 10) and made.complete
+    assert made.lengths == (5, 10)
     assert {len(sequence) for sequence in made.sequences} == {10}
     assert made.frames == 10 * len(made.sequences)
     assert make_plan(one_protocol(), Path()).lengths == (20,)
@@ -300,8 +330,7 @@ def test_a_plan_opens_no_more_than_the_longest_length():
 def test_some_sequences_are_a_part():
     known = one_protocol().data.sequences(Path(), "pose")
     made = make_plan(one_protocol(), Path(), names=(known[1], known[0]))
-    assert [s.name for s in made.sequences] == list(known[:2]) and not made.complete
-    assert make_plan(one_protocol(), Path(), names=known).complete
+    assert [s.name for s in made.sequences] == list(known[:2]) and made.known == known
 
 
 @pytest.mark.parametrize(

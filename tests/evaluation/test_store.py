@@ -9,18 +9,17 @@ import pytest
 from tests.evaluation.test_results import ok, sequence, settings
 from ttt3r.errors import RunError
 from ttt3r.evaluation import store
-from ttt3r.evaluation.results import FORMAT, Evaluation, means
+from ttt3r.evaluation.results import FORMAT, Evaluation
 from ttt3r.evaluation.spool import Spool
 from ttt3r.evaluation.store import SCORES, Store, evaluations_in, explained, slug
 
 
-def filled(folder, one=None):
+def filled(folder, one=None, names=("a/b",)):
     one = one or settings(lengths=(10,))
     scores = sequence("a/b", *(ok(length, 10, 1.0) for length in one.lengths))
-    with Store(folder, one) as opened:
-        opened.sequence("ttt3r", "a/b").mkdir(parents=True)
+    with Store(folder, one, dict.fromkeys(names, "")) as opened:
         opened.write("ttt3r", scores)
-        opened.write_summary(Evaluation(one, {}, (scores,), means(one, [scores])))
+        opened.write_summary(Evaluation(one, (scores,)))
     return scores
 
 
@@ -42,11 +41,18 @@ def test_rules_and_resets_may_differ_and_nothing_else(tmp_path):
         Store(tmp_path, changed, resume=True)
 
 
-def test_other_data_of_the_same_name_are_refused(tmp_path):
-    Store(tmp_path, settings(), {"a": "1", "b": "2"}).close()
-    Store(tmp_path, settings(), {"a": "1", "b": "2"}, resume=True).close()
-    with pytest.raises(RunError, match='content of b: was "2", now "3"'):
-        Store(tmp_path, settings(), {"a": "1", "b": "3"}, resume=True)
+def test_other_data_of_the_same_name_are_refused_once_they_are_scored(tmp_path):
+    one = settings(lengths=(10,))
+    scored = sequence("a/b", ok(10, 10, 1.0))
+    unreadable = dataclasses.replace(scored, sequence="c", digest="", seconds=None)
+    with Store(tmp_path, one, {"a/b": "abc", "c": "2"}) as opened:
+        opened.write("ttt3r", scored)
+        opened.write("overwrite", unreadable)
+    for content in ({"a/b": "abc", "c": "3"}, {"d": "4"}, {"a/b": ""}):  # repaired, other, unknown
+        Store(tmp_path, one, content, resume=True).close()
+    for content in ({"a/b": "5"}, {"a/b": "5", "d": "4"}):
+        with pytest.raises(RunError, match="the data of a/b are not those"):
+            Store(tmp_path, one, content, resume=True)
 
 
 def test_scores_of_another_sequence_are_refused(tmp_path):
@@ -79,8 +85,7 @@ def test_what_an_older_version_left_can_be_replaced_only(tmp_path):
 
 
 def test_overwriting_deletes_only_our_own(tmp_path):
-    one = dataclasses.replace(settings(lengths=(10,)), sequences=("a", "a/b"))
-    filled(tmp_path, one)
+    filled(tmp_path, names=("a", "a/b"))
     (tmp_path / "summary.md").write_text("old")
     mine = [
         "ttt3r/mine.txt",
@@ -145,9 +150,9 @@ def test_names_become_file_names():
     assert slug("stream-0") == "stream-0" and slug("厨房") == "厨房"
     assert slug("chess/seq-03").startswith("chess-seq-03-")
     assert slug("damped(ttt3r, 0.5)").startswith("damped-ttt3r-0.5-")
-    strange = ["../..", "a b", "a-b", "a/b", "厨/房", "厨 房", ".", "..", "-", " ", "a.", "a"]
+    strange = ["../..", "a b", "a-b", "a/b", "厨/房", "厨 房", ".", "..", "-", " ", "a.", "a", "A"]
     names = [slug(name) for name in strange]
-    assert len(set(names)) == len(names)
+    assert len({name.casefold() for name in names}) == len(names)
     assert not any("/" in name or name in ("", ".", "..") for name in names)
 
 
@@ -163,13 +168,14 @@ def test_a_spool_grows_and_is_read_back(tmp_path):
     from ttt3r.errors import InputError
 
     rows = np.random.default_rng(0).normal(size=(7, 2, 3)).astype(np.float32)
-    with Spool(tmp_path / "spool", np.float32) as spool:
-        assert len(spool.rows()) == 0
-        spool.append(rows[:0])
-        spool.append(rows[:4])
-        spool.append(rows[4:, ::1].astype(np.float64))  # converted
-        assert np.array_equal(spool.rows(), rows) and np.array_equal(spool.rows(3), rows[:3])
-        assert spool.rows(0).shape == (0, 2, 3) and spool.count == 7
-        with pytest.raises(InputError, match="cannot follow"):
-            spool.append(np.zeros((1, 3, 2), np.float32))
+    spool = Spool(tmp_path / "spool", np.float32)
+    assert len(spool.rows()) == 0
+    spool.append(rows[:0])
+    spool.append(rows[:4])
+    spool.append(rows[4:, ::1].astype(np.float64))  # converted
+    assert np.array_equal(spool.rows(), rows) and np.array_equal(spool.rows(3), rows[:3])
+    assert spool.rows(0).shape == (0, 2, 3) and spool.count == 7
+    with pytest.raises(InputError, match="cannot follow"):
+        spool.append(np.zeros((1, 3, 2), np.float32))
+    spool.close()
     assert not (tmp_path / "spool").exists()

@@ -1,6 +1,7 @@
 """Readers of the golden trajectories, and random trajectories for the property tests."""
 
 import json
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -52,4 +53,16 @@ def random_trajectory(seed, frames=12):
     """Rigid poses [frames, 4, 4] that move a little from frame to frame."""
     steps = normal(seed, frames, 6) * 0.2
     encoding = torch.cat([steps[:, :3], torch.ones(frames, 1).double(), steps[:, 3:]], dim=-1)
-    return se3.cumulative_product(se3.pose_from_encoding(encoding)).numpy()
+    return np.stack(list(accumulate(se3.pose_from_encoding(encoding).numpy(), np.matmul)))
+
+
+def associate(first, second, max_difference=0.01):
+    """Indices into two lists of time stamps (seconds) of the entries that belong together.
+
+    Every stamp of the shorter list takes the nearest of the longer one, if that is near enough.
+    """
+    if len(first) > len(second):
+        return associate(second, first, max_difference)[::-1]
+    nearest = np.array([np.abs(second - stamp).argmin() for stamp in first], dtype=np.int64)
+    paired = np.flatnonzero(np.abs(second[nearest] - first) <= max_difference)
+    return paired, nearest[paired]

@@ -74,19 +74,7 @@ def test_pose_encoding_round_trip(seed):
 def test_dtype_is_kept(dtype):
     pose = random_rigid(0, 2, dtype=dtype)
     assert pose.dtype == se3.invert(pose).dtype == se3.place_camera(pose, pose).dtype == dtype
-    assert se3.encoding_from_pose(pose).dtype == se3.cumulative_product(pose).dtype == dtype
-
-
-@pytest.mark.parametrize("batch", BATCHES)
-def test_cumulative_product(batch):
-    transforms = random_rigid(0, *batch, 5)
-    chained = se3.cumulative_product(transforms)
-    assert chained.shape == transforms.shape
-    product = EYE
-    for i in range(5):
-        product = product @ transforms[..., i, :, :]
-        close(chained[..., i, :, :], product)
-    assert se3.cumulative_product(transforms[..., :0, :, :]).shape == (*batch, 0, 4, 4)
+    assert se3.encoding_from_pose(pose).dtype == dtype
 
 
 @given(SEEDS)

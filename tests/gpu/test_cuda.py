@@ -30,7 +30,7 @@ def test_cuda_equals_cpu(stitch):
         torch.testing.assert_close(a.world_from_camera, b.world_from_camera, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_low_precision_stays_near(precision):
     for a, b in zip(stream("cpu", "float32"), stream("cuda", precision), strict=True):
         off = (a.points - b.points.cpu()).norm() / a.points.norm()
@@ -47,3 +47,14 @@ def test_a_session_moves_between_devices(tmp_path):
     assert moved.state.tokens.device.type == "cuda"
     a, b = session.push(images(4)[3]), moved.push(images(4)[3])
     torch.testing.assert_close(a.points, b.points.cpu(), rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("where", ["cpu", "model"])
+def test_results_lie_on_one_device(where):
+    model = weights.load("tiny-dpt", "cuda")
+    session = Session(model, reset=2, outputs=EVERYTHING, device_of_results=where)
+    expected = "cpu" if where == "cpu" else "cuda"
+    for image in images(3):
+        prediction = session.push(image)
+        found = {tensor.device.type for tensor in prediction.tensors().values()}
+        assert found == {expected} == {prediction.image.device.type}

@@ -28,7 +28,7 @@ NEAR = 5e-3
 
 
 def frames(name: str) -> np.ndarray:
-    patch = weights.load(name, "cpu").image_policy.patch
+    patch = weights.load(name, "cpu").preparation.patch
     size = (FRAMES, 3 * patch, 4 * patch, 3)
     return np.random.default_rng(0).integers(0, 256, size, np.uint8)
 
@@ -67,9 +67,19 @@ def test_a_session_moves_between_devices(name: str, rule: str, tmp_path):
 
 
 @pytest.mark.parametrize("name", RULES)
+def test_images_may_lie_on_the_device(name: str):
+    images = torch.from_numpy(frames(name))
+    said = []
+    for given in (images.to(DEVICE), images):
+        session = open_session(weights.load(name, DEVICE, "float32"), reset=3)
+        said.append(list(session.stream(given)))
+    assert_near(*said)
+
+
+@pytest.mark.parametrize("name", RULES)
 def test_bfloat16_stays_near(name: str):
     said = []
-    for device, precision in ((DEVICE, "bf16"), ("cpu", "float32")):
+    for device, precision in ((DEVICE, "bfloat16"), ("cpu", "float32")):
         session = open_session(weights.load(name, device, precision))
         said.append(list(session.stream(frames(name))))
     for a, b in zip(*said, strict=True):

@@ -8,13 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from benchmarks.dense import DenseCut3r, double
+from tests.dense import DenseCut3r, double
 from tests.networks import random_images, random_tiny
 from ttt3r import rules
-from ttt3r.models.base import OUTPUTS, StepOutput, Views
+from ttt3r.models.base import Views
 from ttt3r.nn.attention import attend
+from ttt3r.nn.backend import MANY_ROWS
 from ttt3r.nn.dpt import Dpt
-from ttt3r.nn.layers import MANY_ROWS, Conv2d, linear_by_convolution
+from ttt3r.nn.layers import Conv2d, linear_by_convolution
+from ttt3r.types import OUTPUTS, Reading
 
 NETWORKS = ("tiny_dpt", "tiny_linear")
 SIZES = {
@@ -24,15 +26,17 @@ SIZES = {
     "one_row": (16, 80),
     "many_patches": (192, 208),  # enough rows for float32 products by convolution
 }
-close = partial(assert_close, rtol=1e-5, atol=1e-5)
+# A few steps of a whole network, whose sums each kernel orders in its own way: 330 float32 eps.
+CLOSE = {"rtol": 4e-5, "atol": 4e-5}
+close = partial(assert_close, **CLOSE)
 
 
-def compare(actual: StepOutput, expected: StepOutput, linear: bool):
-    for field in fields(StepOutput):
+def compare(actual: Reading, expected: Reading, linear: bool):
+    for field in fields(Reading):
         ours, dense = getattr(actual, field.name), getattr(expected, field.name)
         if linear and field.name == "points":
             # Points are mirrored by the sign of z, which rounding decides where z is near 0.
-            same = torch.isclose(ours, dense, rtol=1e-5, atol=1e-5)
+            same = torch.isclose(ours, dense, **CLOSE)
             assert same.float().mean() > 0.999
         else:
             close(ours, dense, msg=lambda text, f=field: f"{f.name}: {text}")
@@ -116,7 +120,7 @@ def test_fusion_commutes_with_upsampling():
     x = torch.randn(2, 6, 5, 7)
     with torch.no_grad():
         expected = fusion.out_conv(double(fusion.resConfUnit2(x)))
-        close(fusion(x), expected)
+        close(fusion(x, (10, 14)), expected)
 
 
 @pytest.mark.parametrize("rows", [1, MANY_ROWS + 1])
@@ -143,6 +147,7 @@ def test_linear_by_convolution(rows, with_bias):
 def test_convolution(stride):
     conv = Conv2d(6, 10, 3, stride=stride, padding=1)
     x = torch.randn(2, 6, 9, 11)
+    # Sums of 54 products: 80 float32 eps.
     assert_close(conv(x), torch.nn.Conv2d.forward(conv, x), rtol=1e-5, atol=1e-5)
 
 

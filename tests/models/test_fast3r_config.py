@@ -8,9 +8,8 @@ import pytest
 
 from tests.weights.published import FAST3R_PUBLISHED, published_fast3r
 from ttt3r.errors import SettingError, WeightsError
-from ttt3r.models.cut3r_config import DptSizes
-from ttt3r.models.fast3r_config import Fast3rConfig, config_from_published
-from ttt3r.weights.catalogue import TINY_FAST3R as TINY
+from ttt3r.models.config import DptSizes
+from ttt3r.models.fast3r.config import TINY, Fast3rConfig, config_from_published
 
 
 def test_the_defaults_are_the_released_configuration():
@@ -31,8 +30,8 @@ def test_the_defaults_are_the_released_configuration():
         ({"decoder_args__mlp_ratio": 3}, "one mlp_ratio"),
         ({"encoder_args__mlp_ratio": math.inf, "decoder_args__mlp_ratio": math.inf}, "one mlp"),
         ({"encoder_args__pos_embed": "cosine"}, "'RoPE' and a number"),
-        ({"encoder_args__patch_size": 14}, "need patch_size=16"),
-        ({"encoder_args__depth": "24"}, "encoder_depth is '24'"),
+        ({"encoder_args__patch_size": 14}, "need patch_size 16"),
+        ({"encoder_args__depth": "24"}, "encoder_depth"),
         ({"head_args__with_local_head": False}, "with_local_head=False"),
         ({"head_args__depth_mode": ["exp", "a", "b"]}, "depth_mode="),
         ({"head_args__conf_mode": []}, "conf_mode="),
@@ -51,19 +50,23 @@ def test_a_configuration_without_its_parts_is_refused():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"encoder_depth": 0}, "encoder_depth=0"),
-        ({"dpt": DptSizes((8, 8, 8, 8), 0, 8)}, "dpt=0"),
+        ({"encoder_depth": 0}, "encoder_depth is 0"),
         ({"decoder_depth": 1}, "2 or more"),
-        ({"patch_size": 14}, "patch_size=16"),
+        ({"patch_size": 14}, "patch_size 16"),
         ({"rope_base": math.inf}, "rope_base"),
-        ({"encoder_heads": 5}, "multiple of 20"),
-        ({"decoder_heads": 5}, "multiple of 5"),
+        ({"encoder_heads": 5}, "64 channels cannot be split into 5 encoder heads"),
+        ({"decoder_heads": 5}, "48 channels cannot be split into 5 decoder heads"),
         ({"decoder_dim": 27, "decoder_heads": 3}, "must be even"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(SettingError, match=message):
         dataclasses.replace(TINY, **changes)
+
+
+def test_widths_of_dense_heads_are_checked():
+    with pytest.raises(SettingError, match="feature is 0"):
+        DptSizes((8, 8, 8, 8), 0, 8)
 
 
 def test_configurations_survive_json():

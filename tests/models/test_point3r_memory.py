@@ -7,7 +7,7 @@ import torch
 
 from ttt3r import values
 from ttt3r.errors import SettingError
-from ttt3r.models.point3r_memory import (
+from ttt3r.models.point3r.memory import (
     MEMORY_RULES,
     Append,
     Fuse,
@@ -15,7 +15,6 @@ from ttt3r.models.point3r_memory import (
     Pointers,
     choose,
     nearest_pointers,
-    parse_memory_rule,
 )
 
 
@@ -144,9 +143,9 @@ def test_choosing_streams():
     [("fuse", Fuse(20)), ("fuse(40)", Fuse(40)), ("fuse(units=3)", Fuse(3)), ("append", Append())],
 )
 def test_rules_are_read_and_written(text, rule):
-    assert parse_memory_rule(text) == rule and parse_memory_rule(rule) is rule
-    assert parse_memory_rule(values.to_text(rule)) == rule
-    assert isinstance(rule, MemoryRule) and MEMORY_RULES[rule.name] is type(rule)
+    assert MEMORY_RULES.parse(text) == rule and MEMORY_RULES.parse(rule) is rule
+    assert MEMORY_RULES.parse(values.to_text(rule)) == rule
+    assert isinstance(rule, MemoryRule) and MEMORY_RULES.classes[rule.name] is type(rule)
 
 
 @pytest.mark.parametrize(
@@ -154,11 +153,11 @@ def test_rules_are_read_and_written(text, rule):
     [
         ("ttt3r", "append, fuse"),
         ("fuse(0)", "at least 1"),
-        ("fuse('x')", "wrong arguments"),
+        ("fuse('x')", r"wrong arguments|of type int"),
         ("append(3)", "wrong arguments"),
         ("", "cannot read"),
     ],
 )
 def test_texts_that_name_no_rule(text, message):
     with pytest.raises(SettingError, match=message):
-        parse_memory_rule(text)
+        MEMORY_RULES.parse(text)

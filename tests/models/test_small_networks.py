@@ -1,22 +1,25 @@
-"""What small networks have and released ones lack: a stem, absolute positions, pairs, training."""
+"""What small networks have and released ones lack: a stem, absolute positions, training."""
 
 from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.functional import gelu
 
 from tests.training.toy import NETWORK
-from ttt3r.errors import WeightsError
+from ttt3r.errors import SettingError, WeightsError
 from ttt3r.models.base import Views
-from ttt3r.models.cut3r import Cut3r
-from ttt3r.models.cut3r_config import Cut3rConfig
+from ttt3r.models.cut3r import FAMILY
+from ttt3r.models.cut3r.config import Cut3rConfig
+from ttt3r.models.cut3r.network import Cut3r
+from ttt3r.models.cut3r.state import state_positions
 from ttt3r.nn.attention import attend
+from ttt3r.nn.layers import PatchEmbed
 from ttt3r.nn.rope import absolute_positions
 from ttt3r.rules import parse
 from ttt3r.training.initial import initialise, locality_bias
 from ttt3r.weights.network import build, shapes_of
 from ttt3r.weights.random import random_weights
-from ttt3r.weights.shapes import check_config, sizes_from_shapes
 
 
 @pytest.fixture
@@ -53,22 +56,6 @@ def test_gradients_reach_the_first_frame_through_the_state(network: Cut3r) -> No
     assert first.grad is not None and first.grad.abs().sum() > 0
 
 
-def test_a_pair_is_read_against_the_first_frame(network: Cut3r) -> None:
-    """Each sample by itself, with the probe called once a layer."""
-    tokens = [network.encode(Views(image=images(2, seed))) for seed in (1, 2)]
-    calls = []
-    with torch.no_grad():
-        both = network.compare(*tokens, probe=lambda q, k: calls.append((q.shape, k.shape)))
-        one = network.compare(
-            *(network.encode(Views(image=images(2, seed)[:1])) for seed in (1, 2))
-        )
-    assert calls == [((2, 2, 7, 16), (2, 2, 6, 16))] * NETWORK.decoder_depth
-    for name in ("points", "world_points", "pose_encoding"):
-        torch.testing.assert_close(
-            getattr(both, name)[:1], getattr(one, name), atol=1e-4, rtol=1e-4
-        )
-
-
 def test_absolute_positions_tell_patches_apart_and_keep_the_middle() -> None:
     places = absolute_positions(6, 8, 32)
     assert places.shape == (48, 32)
@@ -77,11 +64,41 @@ def test_absolute_positions_tell_patches_apart_and_keep_the_middle() -> None:
     torch.testing.assert_close(small[4], large[12])
 
 
-def test_locality_makes_equal_places_attend_most() -> None:
-    from ttt3r.nn.rope import grid_positions, rotary, rotate
+def test_absolute_positions_leave_channels_to_content() -> None:
+    whole, upper = absolute_positions(3, 4, 32), absolute_positions(3, 4, 32, skipped=16)
+    assert not upper[:, :16].any() and torch.equal(upper[:, 16:], whole[:, 16:])
+    config = replace(NETWORK, absolute_positions=True, content_channels=16)
+    rooms = [Cut3r(each) for each in (config, replace(config, content_channels=0))]
+    rooms[1].load_state_dict(rooms[0].state_dict())
+    with torch.no_grad():
+        features = [model.encode(Views(image=images(1))).features for model in rooms]
+    assert not torch.allclose(*features)
+    with pytest.raises(SettingError, match="more than encoder_dim"):
+        replace(NETWORK, content_channels=NETWORK.encoder_dim + 1)
 
-    constant = locality_bias(2, 16).view(1, 2, 1, 16).expand(1, 2, 12, 16)
-    turned = rotate(constant, rotary(grid_positions(3, 4), 16))
+
+def test_state_tokens_may_lie_on_a_grid_of_any_width() -> None:
+    for count, width in ((48, 8), (20, 5), (7, 3)):
+        expected = [[index // width, index % width] for index in range(count)]
+        assert state_positions(count, width=width).tolist() == expected
+    wide = replace(NETWORK, state_width=NETWORK.state_size)
+    rule, first, second = parse("overwrite"), images(1), images(1, 1)
+    said = []
+    for config in (NETWORK, wide):
+        model = build(config, random_weights(NETWORK))
+        with torch.no_grad():
+            state, _ = model.step(
+                model.initial_state(rule), model.encode(Views(image=first)), rule, ()
+            )
+            said.append(model.step(state, model.encode(Views(image=second)), rule)[1].points)
+    assert not torch.allclose(*said)
+
+
+def test_locality_makes_equal_places_attend_most() -> None:
+    from ttt3r.nn.rope import grid_positions, rotary
+
+    constant = locality_bias(2, 16, told=1).view(1, 2, 1, 16).expand(1, 2, 12, 16)
+    turned = rotary(grid_positions(3, 4), 16).turn(constant)
     logits = turned @ turned.mT
     assert torch.equal(logits[0, 0].argmax(-1), torch.arange(12))
     assert not logits[0, 1].any()  # the other half of the heads is free
@@ -89,13 +106,43 @@ def test_locality_makes_equal_places_attend_most() -> None:
 
 def test_the_stem_is_told_from_the_shapes_and_checked() -> None:
     shapes = shapes_of(random_weights(NETWORK))
-    found = sizes_from_shapes(shapes)
+    found = FAMILY.sizes(shapes)
     assert found["stem"] == (8, 8, 8) and found["patch_size"] == 16
     assert Cut3rConfig.from_dict(NETWORK.to_dict()) == NETWORK
     for stem in ((8, 8), (8, 8, 4), ()):
         with pytest.raises(WeightsError, match="stem"):
-            check_config(replace(NETWORK, stem=stem), shapes)
-    with pytest.raises(WeightsError, match="halves the patch"):
-        check_config(replace(NETWORK, stem=(8,) * 5), shapes)
+            FAMILY.check(replace(NETWORK, stem=stem), shapes)
+    with pytest.raises(SettingError, match="halves the patch"):
+        replace(NETWORK, stem=(8,) * 5)
     model = build(NETWORK, random_weights(NETWORK))
-    assert model.encode(Views(image=images(1))).features.shape == (1, 6, 32)
+    assert model.encode(Views(image=images(1))).features.shape == (1, 6, 64)
+
+
+def test_blocks_of_the_stem_refine_its_maps() -> None:
+    config = replace(NETWORK, stem_blocks=2)
+    shapes = shapes_of(random_weights(config))
+    assert FAMILY.sizes(shapes)["stem_blocks"] == 2
+    assert FAMILY.sizes(shapes_of(random_weights(NETWORK)))["stem_blocks"] == 0
+    with pytest.raises(WeightsError, match="stem_blocks"):
+        FAMILY.check(NETWORK, shapes)
+    embed = PatchEmbed(3, 8, 4, stem=(4, 6), blocks=1)
+    image = images(1)
+    with torch.no_grad():
+        x = gelu(embed.get_submodule("stem0")(image))
+        x = embed.get_submodule("stem1")(x)
+        block = embed.get_submodule("res1.0")
+        x = x + block.conv2(gelu(block.conv1(gelu(x))))
+        expected = embed.proj(gelu(x)).flatten(2).mT
+        torch.testing.assert_close(embed(image), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_network_without_a_ray_encoder_takes_images_only(network: Cut3r) -> None:
+    bare = replace(network.config, ray_encoder_depth=0)
+    whole, weights = network.state_dict(), random_weights(bare)
+    assert {name for name in whole if "ray_map" in name} == set(whole) - set(weights)
+    assert FAMILY.sizes(shapes_of(weights))["patch_size"] == bare.patch_size
+    model = build(bare, weights)
+    with torch.no_grad():
+        assert model.encode(Views(image=images(1)), absent="token").features.isfinite().all()
+    with pytest.raises(SettingError, match="take no ray maps"):
+        model.encode(Views(ray_map=torch.zeros(1, 32, 48, 6)))

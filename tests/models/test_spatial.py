@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from ttt3r.nn.attention import SelfAttention
 from ttt3r.nn.blocks import DecoderBlock
-from ttt3r.nn.rope3d import BASES, Placement, axis_widths, place, turn
-from ttt3r.nn.spatial import SpatialDecoderBlock, SpatialSelfAttention
+from ttt3r.nn.rope3d import BASES, SpatialRotary, axis_widths, spatial_rotary
 
 
 def close(actual, expected, tolerance=1e-5):
@@ -39,48 +39,47 @@ def test_turning_equals_its_slow_twin(dim, dtype):
     x = torch.randn(2, 3, 6, dim, generator=g, dtype=dtype)
     positions = 5 * torch.randn(2, 6, 3, generator=g, dtype=dtype)
     positions[:, 2] = 0.0
-    turned = turn(x, place(positions, dim))
+    turned = spatial_rotary(positions, dim).turn(x)
     assert turned.dtype == dtype and sum(axis_widths(dim)) == dim
     torch.testing.assert_close(turned, turn_slowly(x, positions, dim), rtol=1e-5, atol=1e-5)
     assert torch.equal(turned[:, :, 2], x[:, :, 2])  # at the origin nothing is turned
 
 
-def test_blocks_at_the_origin_equal_plain_ones():
+def test_tokens_at_the_origin_are_read_as_tokens_without_a_place():
     torch.manual_seed(0)
-    plain, spatial = DecoderBlock(24, 2, 4), SpatialDecoderBlock(24, 2, 4)
-    spatial.load_state_dict(plain.state_dict(), strict=True)
+    block = DecoderBlock(24, 2, 4)
     x, y = torch.randn(2, 5, 24), torch.randn(2, 9, 24)
-    tables = [place(torch.zeros(2, n, 3), 12) for n in (5, 9)]
-    close(spatial(x, y, *tables), plain(x, y))
+    tables = [spatial_rotary(torch.zeros(2, n, 3), 12) for n in (5, 9)]
+    close(block(x, y, *tables), block(x, y))
 
 
 def test_absent_tokens_are_read_by_none():
     torch.manual_seed(0)
-    block = SpatialDecoderBlock(24, 2, 4)
+    block = DecoderBlock(24, 2, 4)
     x, y = torch.randn(2, 5, 24), torch.randn(2, 9, 24)
-    at, y_positions = place(torch.randn(2, 5, 3), 12), torch.randn(2, 9, 3)
+    at, y_positions = spatial_rotary(torch.randn(2, 5, 3), 12), torch.randn(2, 9, 3)
     present = torch.arange(9) < torch.tensor([[9], [4]])
-    masked = block(x, y, at, place(y_positions, 12, present))
+    masked = block(x, y, at, spatial_rotary(y_positions, 12, present))
     rubbish = y.masked_fill(~present[..., None], 1e3)
-    assert torch.equal(masked, block(x, rubbish, at, place(y_positions, 12, present)))
-    short = block(x[1:], y[1:, :4], place_of(at, 1), place(y_positions[1:, :4], 12))
+    assert torch.equal(masked, block(x, rubbish, at, spatial_rotary(y_positions, 12, present)))
+    short = block(x[1:], y[1:, :4], place_of(at, 1), spatial_rotary(y_positions[1:, :4], 12))
     close(masked[1:], short)
-    mixed = block(y, x, place(y_positions, 12, present), at)
-    short = block(y[1:, :4], x[1:], place(y_positions[1:, :4], 12), place_of(at, 1))
+    mixed = block(y, x, spatial_rotary(y_positions, 12, present), at)
+    short = block(y[1:, :4], x[1:], spatial_rotary(y_positions[1:, :4], 12), place_of(at, 1))
     close(mixed[1:, :4], short)
 
 
 def place_of(at, sample):
-    return Placement(at.cos[sample : sample + 1], at.sin[sample : sample + 1])
+    return SpatialRotary(at.cos[sample : sample + 1], at.sin[sample : sample + 1])
 
 
 def test_attention_in_space_equals_its_slow_twin():
     torch.manual_seed(0)
-    layer = SpatialSelfAttention(36, 3).double()
+    layer = SelfAttention(36, 3).double()
     x = torch.randn(2, 6, 36, dtype=torch.float64)
     positions = torch.randn(2, 6, 3, dtype=torch.float64)
     present = torch.tensor([[True] * 6, [True, True, False, True, False, False]])
-    out = layer(x, place(positions, 12, present))
+    out = layer(x, spatial_rotary(positions, 12, present))
     expected = torch.zeros_like(x)
     projected = layer.qkv(x).view(2, 6, 3, 3, 12)  # query, key, value; head; channel
     for b in range(2):

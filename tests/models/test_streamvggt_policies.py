@@ -7,14 +7,13 @@ from hypothesis import strategies as st
 
 from ttt3r import values
 from ttt3r.errors import SettingError
-from ttt3r.models.streamvggt_cache import frame_similarity
-from ttt3r.models.streamvggt_policies import (
+from ttt3r.models.streamvggt.cache import frame_similarity
+from ttt3r.models.streamvggt.policies import (
     POLICIES,
     CachePolicy,
     Diverse,
     KeepAll,
     Window,
-    parse,
 )
 
 
@@ -77,12 +76,12 @@ def test_similarity_is_the_mean_cosine():
     [("keep_all", KeepAll()), ("window(32)", Window(32)), ("diverse(frames=8)", Diverse(8))],
 )
 def test_policies_are_read_and_written(text, policy):
-    assert parse(text) == policy and parse(policy) is policy
-    assert parse(values.to_text(policy)) == policy
-    assert isinstance(policy, CachePolicy) and POLICIES[policy.name] is type(policy)
+    assert POLICIES.parse(text) == policy and POLICIES.parse(policy) is policy
+    assert POLICIES.parse(values.to_text(policy)) == policy
+    assert isinstance(policy, CachePolicy) and POLICIES.classes[policy.name] is type(policy)
 
 
 @pytest.mark.parametrize("text", ["", "windows(3)", "window", "window(1)", "window('a')", "3"])
 def test_policies_that_make_no_sense(text):
     with pytest.raises(SettingError):
-        parse(text)
+        POLICIES.parse(text)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from ttt3r.errors import InputError, SettingError
-from ttt3r.models.vggt_track import TrackHead, Tracks, TrackSizes, check_queries
-from ttt3r.nn import tracker as tracker_module
+from ttt3r.models.vggt.track import TrackHead, Tracks, TrackSizes, check_queries
+from ttt3r.nn import backend
 from ttt3r.nn.tracker import (
     Tracker,
     flow_code,
@@ -159,9 +159,9 @@ def correlate_with_whole_maps(
 
 
 @pytest.mark.parametrize("size", [(9, 12), (2, 1), (1, 3)])
-@pytest.mark.parametrize("budget", [1, tracker_module.GATHERED_ON_CPU])
+@pytest.mark.parametrize("budget", [1, backend.GATHERED_ON_CPU])
 def test_correlation(size, budget, monkeypatch):
-    monkeypatch.setattr(tracker_module, "GATHERED_ON_CPU", budget)
+    monkeypatch.setattr(backend, "GATHERED_ON_CPU", budget)
     generator = torch.Generator().manual_seed(1)
     maps = torch.randn(3, *size, 8, generator=generator, dtype=torch.float64)
     features = torch.randn(60, 8, generator=generator, dtype=torch.float64)

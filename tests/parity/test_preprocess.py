@@ -11,7 +11,7 @@ from tests.goldens import goldens, load_npz
 from ttt3r.sources import open_source
 from ttt3r.sources.images import to_rgb
 from ttt3r.sources.preprocess import prepare
-from ttt3r.types import ImagePolicy
+from ttt3r.types import Preparation
 
 CASES = json.loads((goldens("cut3r") / "preprocess.json").read_text())["cases"]
 SAMPLES = load_npz("cut3r", "preprocess")
@@ -41,7 +41,7 @@ def check_statistics(found: np.ndarray, expected: dict) -> None:
 @pytest.mark.parametrize("case", [case for case in CASES if SYNTHETIC.fullmatch(case)])
 def test_synthetic_images(case):
     width, height, size, how = SYNTHETIC.fullmatch(case).groups()
-    policy = ImagePolicy(int(size), square_ok=how == "load_square_ok")
+    policy = Preparation(int(size), square_ok=how == "load_square_ok")
     image, transform = prepare(
         synthetic(int(width), int(height)), policy, crop=how != "eval_nocrop"
     )
@@ -59,7 +59,7 @@ def test_synthetic_images(case):
 def test_orientation(orientation):
     path = goldens("cut3r") / f"exif_orientation{orientation}.png"
     frame = next(open_source(path).frames())
-    found = as_float(prepare(frame.image, ImagePolicy(64))[0])
+    found = as_float(prepare(frame.image, Preparation(64))[0])
     expected = SAMPLES[f"exif_orientation{orientation}_s64_load"]
     assert list(found.shape[1:]) == CASES[f"exif_orientation{orientation}_s64_load"]["shape"]
     assert np.abs(found - expected).max() < 1e-6

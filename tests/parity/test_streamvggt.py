@@ -15,12 +15,11 @@ from tests.parity.test_vggt import (
 from tests.vggt_networks import reference_tiny
 from ttt3r.geometry import fov_pose, se3
 from ttt3r.models.base import Views
-from ttt3r.models.streamvggt import StreamVggt
-from ttt3r.models.streamvggt_policies import KeepAll
-from ttt3r.models.vggt_aggregator import mix_causally
-from ttt3r.models.vggt_config import StreamVggtConfig
-from ttt3r.models.vggt_heads import cameras_from_raw
-from ttt3r.nn.rope import rotate
+from ttt3r.models.streamvggt.config import StreamVggtConfig
+from ttt3r.models.streamvggt.network import StreamVggt
+from ttt3r.models.streamvggt.policies import KeepAll
+from ttt3r.models.vggt.aggregator import mix_causally
+from ttt3r.models.vggt.heads import cameras_from_raw
 
 FOLDER = goldens("streamvggt")
 SIZE = (42, 56)
@@ -70,7 +69,7 @@ def test_stream(camera_cache, key):
             close(both, STREAM[f"agg.out{pair}"][:, time])
         close(cameras_from_raw(seen["cameras"])[:, :, 0], STREAM[key][:, :, time])
         poses, intrinsics = fov_pose.decode(STREAM[key][-1, :, time], SIZE)
-        close(se3.pose_from_encoding(output.pose_encoding), se3.invert(poses))
+        close(output.world_from_camera, se3.invert(poses))
         close(output.intrinsics, intrinsics)
         close(output.points[..., 2:], STREAM["depth"][:, time])
         close(output.confidence, STREAM["depth_conf"][:, time])
@@ -88,7 +87,7 @@ def check_cache(model, state):
         attention = model.aggregator.global_blocks[block].attn
         raw = STREAM[f"kv.global{block}.k"]
         for time in range(6):
-            keys = rotate(attention.k_norm(raw[:, :, time]), table)
+            keys = table.turn(attention.k_norm(raw[:, :, time]))
             close(state.cache[f"global{block}.k"][:, :, time], keys)
         close(state.cache[f"global{block}.v"], STREAM[f"kv.global{block}.v"])
     for block in range(2):

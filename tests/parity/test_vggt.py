@@ -12,12 +12,13 @@ from tests.goldens import goldens
 from tests.vggt_networks import TINY, reference_tiny, reference_weights
 from ttt3r.geometry import fov_pose, se3
 from ttt3r.geometry.camera import unproject
-from ttt3r.models.vggt import Vggt
-from ttt3r.models.vggt_config import VggtConfig
-from ttt3r.models.vggt_heads import depth_from_raw, points_from_raw
+from ttt3r.models.vggt.config import VggtConfig
+from ttt3r.models.vggt.heads import depth_from_raw, points_from_raw
+from ttt3r.models.vggt.network import Vggt
 from ttt3r.nn.dinov2 import resample_positions
-from ttt3r.nn.rope import rotary, rotate
-from ttt3r.nn.vggt_dpt import RectifiedUnit, VggtDpt, pixel_places, position_code
+from ttt3r.nn.dpt import ResidualUnit
+from ttt3r.nn.rope import rotary
+from ttt3r.nn.vggt_dpt import VggtDpt, pixel_places, position_code
 
 FOLDER = goldens("vggt")
 FUNCTIONS = load_file(FOLDER / "functions.safetensors")
@@ -140,7 +141,7 @@ def test_rotary_embedding(name):
     x, positions = FUNCTIONS[f"{name}.in"], FUNCTIONS[f"{name}.positions"]
     assert (positions == positions[:1]).all()
     table = rotary(positions[0], x.shape[-1], 100.0)
-    close(rotate(x, table), FUNCTIONS[f"{name}.out"])
+    close(table.turn(x), FUNCTIONS[f"{name}.out"])
 
 
 @pytest.mark.parametrize("name", [key for key in FUNCTIONS if key.startswith("pos_embed.out")])
@@ -196,7 +197,7 @@ def test_position_code_of_maps():
 
 
 def test_rectified_unit():
-    unit = RectifiedUnit(FUNCTIONS["rcu.in"].shape[1])
+    unit = ResidualUnit(FUNCTIONS["rcu.in"].shape[1], rectified=True)
     unit.load_state_dict(
         {
             key.removeprefix("rcu."): tensor

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from tests.goldens import goldens
 from tests.vggt_networks import TINY, reference_weights
-from ttt3r.models.vggt import Vggt
-from ttt3r.models.vggt_config import VggtConfig
-from ttt3r.models.vggt_track import TrackHead, TrackSizes
+from ttt3r.models.vggt.config import VggtConfig
+from ttt3r.models.vggt.network import Vggt
+from ttt3r.models.vggt.track import TrackHead, TrackSizes
 from ttt3r.nn.tracker import flow_code
 
 PREFIX = "track_head."

@@ -58,10 +58,10 @@ def test_threads_change_nothing():
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        # The larger size is one at which sums are shared among threads.
-        one = [make_clip(s, 1, size) for s, size in ((21, SIZE), (3, (240, 320)))]
+        # PyTorch shares sums among threads from 32,768 values on.
+        one = [make_clip(s, 1, size) for s, size in ((21, SIZE), (3, (160, 216)))]
         torch.set_num_threads(2)
-        two = [make_clip(s, 1, size) for s, size in ((21, SIZE), (3, (240, 320)))]
+        two = [make_clip(s, 1, size) for s, size in ((21, SIZE), (3, (160, 216)))]
     finally:
         torch.set_num_threads(threads)
     for left, right in zip(one, two, strict=True):
@@ -73,6 +73,7 @@ def test_a_frame_does_not_depend_on_others():
     options = SceneOptions(style="pan")
     whole = make_clip(5, 12, SIZE, options)
     assert_equal(Scene(5, 12, SIZE, options).frames(7, 9), whole[7:9])
+    assert_equal(Scene(5, 12, SIZE, options).frames(1, 12, every=3), whole[1::3])
     backwards = Scene(5, 12, SIZE, options)
     for start in (9, 6, 3, 0):
         assert_equal(backwards.frames(start, start + 3), whole[start : start + 3])
@@ -95,6 +96,8 @@ def test_frames_beyond_the_end():
     for start, stop in ((4, 5), (2, 2), (3, 1), (-1, 2)):
         with pytest.raises(SettingError, match="4 frames"):
             scene.frames(start, stop)
+    with pytest.raises(SettingError, match="every"):
+        scene.frames(0, 2, every=0)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 from PIL import Image
 
+from tests.goldens import PROJECT_ROOT
 from ttt3r.types import Frame
+
+FIELD = PROJECT_ROOT.parent / "shared" / "data" / "field"  # beside the project, as the goldens
 
 WIDTH, HEIGHT, RATE = 64, 48, 10
 
@@ -48,8 +52,14 @@ def write_clip(
     options: dict[str, str] | None = None,
     container: dict[str, str] | None = None,
     rotation: tuple[float, bool, bool] | None = None,
+    colours: tuple[int, int] | None = None,
+    earlier: int = 0,
 ) -> Path:
-    """Encode images at 10 frames per second, or at `times` in milliseconds."""
+    """Encode images at 10 frames per second, or at `times` in milliseconds.
+
+    `colours` are the transfer function and primaries that the file states; the first `earlier`
+    frames are hidden by an edit list.
+    """
     with av.open(str(path), "w", options=container or {}) as output:
         stream = output.add_stream(codec, rate=RATE)
         stream.height, stream.width = images[0].shape[:2]
@@ -58,14 +68,30 @@ def write_clip(
         stream.options = options or {}
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
+        if colours is not None:
+            stream.codec_context.color_trc, stream.codec_context.color_primaries = colours
         if rotation is not None:
+            if not hasattr(stream.codec_context, "set_display_rotation"):
+                pytest.skip("PyAV before 18.1 cannot write rotations")
             stream.set_display_rotation(*rotation)
+        coded = []
         for number, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             if times is not None:
                 frame.pts, frame.time_base = times[number], Fraction(1, 1000)
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode(None))
+            coded += stream.encode(frame)
+        for packet in coded + stream.encode(None):
+            if earlier:
+                packet.pts, packet.dts = packet.pts - earlier, packet.dts - earlier
+            output.mux(packet)
+    return path
+
+
+def field(name: str) -> Path:
+    """A file as people have it, read in place; the test is skipped where there is none."""
+    path = FIELD / name
+    if not path.is_file():
+        pytest.skip(f"there is no {path}")
     return path
 
 

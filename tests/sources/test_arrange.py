@@ -12,7 +12,7 @@ from tests.sources.clips import numbered_clip, picture, same, write_clip, write_
 from ttt3r.errors import InputError, SettingError
 from ttt3r.sources import Source, open_source, prepare_frame
 from ttt3r.sources.arrange import Arrangement
-from ttt3r.types import Frame, ImagePolicy
+from ttt3r.types import Frame, Preparation
 
 ROTATIONS = (0, 90, 180, 270)
 ASPECTS = ((4, 3), (1, 1), (16, 9), (3, 4), (2.39, 1), (5, 2))
@@ -231,7 +231,7 @@ def test_the_narrowest_crop_keeps_one_pixel():
 
 @pytest.mark.parametrize("settings", [{"rotate": 90}, {"crop": "4:3"}])
 def test_prepared_frames_are_refused(settings):
-    prepared = prepare_frame(Frame(picture(0), timestamp=1.0), ImagePolicy())
+    prepared = prepare_frame(Frame(picture(0), timestamp=1.0), Preparation())
     source = open_source([Frame(picture(0)), prepared], **settings)
     frames = source.frames()
     next(frames)

@@ -6,10 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ttt3r.errors import InputError, SettingError
-from ttt3r.sources.preprocess import fit, prepare, prepare_frame
-from ttt3r.types import Frame, ImagePolicy, ImageTransform
+from ttt3r.sources.preprocess import fit, on_white, prepare, prepare_frame
+from ttt3r.types import Frame, ImageTransform, Preparation
 
-POLICIES = [ImagePolicy(), ImagePolicy(224), ImagePolicy(518, 14), ImagePolicy(512, square_ok=True)]
+BY_WIDTH = Preparation(518, 14, by_width=True)  # VGGT's
+POLICIES = [
+    Preparation(),
+    Preparation(224),
+    Preparation(518, 14),
+    Preparation(512, square_ok=True),
+    BY_WIDTH,
+]
 
 
 @pytest.mark.parametrize(
@@ -25,8 +32,8 @@ POLICIES = [ImagePolicy(), ImagePolicy(224), ImagePolicy(518, 14), ImagePolicy(5
     ],
 )
 def test_published_sizes(width, height, expected):
-    assert fit(width, height, ImagePolicy()).crop[2:] == expected
-    assert fit(width, height, ImagePolicy(224)).crop[2:] == (224, 224)
+    assert fit(width, height, Preparation()).crop[2:] == expected
+    assert fit(width, height, Preparation(224)).crop[2:] == (224, 224)
 
 
 side = st.integers(64, 2000)
@@ -34,7 +41,7 @@ side = st.integers(64, 2000)
 
 @given(side, side, st.sampled_from([1, 7, 8, 14, 15, 16, 32]), st.integers(64, 600), st.booleans())
 def test_the_crop_is_a_centred_multiple_of_the_patch(width, height, patch, size, square_ok):
-    policy = ImagePolicy(size, patch, square_ok)
+    policy = Preparation(size, patch, square_ok)
     try:
         transform = fit(width, height, policy)
     except InputError:
@@ -104,21 +111,21 @@ def test_a_dot_lands_where_the_transform_says():
 def test_an_image_of_the_right_size_stays_the_same_object():
     image = np.zeros((384, 512, 3), np.uint8)
     for crop in (True, False):
-        found, transform = prepare(image, ImagePolicy(), crop=crop)
+        found, transform = prepare(image, Preparation(), crop=crop)
         assert found is image
         assert transform == ImageTransform.identity(512, 384)
 
 
 def test_without_cropping_square_images_get_the_size_they_would_be_cropped_to():
     image = ramp(300, 300)
-    assert prepare(image, ImagePolicy(), crop=False)[0].shape == (384, 512, 3)
-    assert prepare(image, ImagePolicy(square_ok=True), crop=False)[0].shape == (512, 512, 3)
+    assert prepare(image, Preparation(), crop=False)[0].shape == (384, 512, 3)
+    assert prepare(image, Preparation(square_ok=True), crop=False)[0].shape == (512, 512, 3)
 
 
 @pytest.mark.parametrize(
     "width, height", [(20000, 10), (10, 20000), (600, 8), (1, 400), (200, 5), (5, 200)]
 )
-@pytest.mark.parametrize("policy", [ImagePolicy(), ImagePolicy(518, 14)])
+@pytest.mark.parametrize("policy", [Preparation(), Preparation(518, 14)])
 def test_narrow_images_are_refused(width, height, policy):
     image = np.zeros((height, width, 3), np.uint8)
     message = f"{width}x{height} pixels is too narrow for size {policy.size}.*at least"
@@ -126,23 +133,23 @@ def test_narrow_images_are_refused(width, height, policy):
         prepare(image, policy)
     if max(width, height) > 100 * min(width, height):
         with pytest.raises(InputError, match="too narrow for size 224"):
-            prepare(image, ImagePolicy(224))
+            prepare(image, Preparation(224))
 
 
 def test_tiny_images_are_enlarged():
-    assert prepare(np.full((1, 1, 3), 9, np.uint8), ImagePolicy())[0].shape == (384, 512, 3)
-    assert (prepare(np.full((2, 3, 3), 9, np.uint8), ImagePolicy(224))[0] == 9).all()
+    assert prepare(np.full((1, 1, 3), 9, np.uint8), Preparation())[0].shape == (384, 512, 3)
+    assert (prepare(np.full((2, 3, 3), 9, np.uint8), Preparation(224))[0] == 9).all()
 
 
 def test_a_policy_without_sense():
     with pytest.raises(SettingError, match="at least the patch"):
-        prepare(ramp(64, 48), ImagePolicy(8, 16))
+        prepare(ramp(64, 48), Preparation(8, 16))
 
 
 def test_frames_carry_their_intrinsics_along():
     intrinsics = np.array([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]])
     frame = Frame(ramp(640, 480), 3, 1.5, intrinsics, "a.png")
-    found = prepare_frame(frame, ImagePolicy(224))
+    found = prepare_frame(frame, Preparation(224))
     assert found.image.shape == (224, 224, 3)
     assert (found.index, found.timestamp, found.name) == (3, 1.5, "a.png")
     assert found.transform is not None and found.intrinsics is not None
@@ -153,8 +160,50 @@ def test_frames_carry_their_intrinsics_along():
 
 
 def test_preparing_twice():
-    policy = ImagePolicy()
+    policy = Preparation()
     once = prepare_frame(Frame(ramp(640, 480)), policy)
     assert prepare_frame(once, policy) is once
     with pytest.raises(SettingError, match="already resized, to 512x384"):
-        prepare_frame(once, ImagePolicy(224))
+        prepare_frame(once, Preparation(224))
+
+
+def test_by_width_portraits_lose_rows():
+    image, transform = prepare(ramp(30, 60), Preparation(56, 14, by_width=True))
+    assert image.shape == (56, 56, 3) and transform.crop == (0, 28, 56, 56)
+
+
+@pytest.mark.parametrize(("size", "patch"), [(55, 14), (7, 14), (56, 0)])
+def test_widths_that_make_no_sense(size, patch):
+    with pytest.raises(SettingError, match="multiple of the patch"):
+        prepare(ramp(30, 40), Preparation(size, patch, by_width=True))
+
+
+@pytest.mark.parametrize("shape", [(2, 200), (200, 2), (0, 20), (20, 0)])
+def test_by_width_narrow_images_are_refused(shape):
+    with pytest.raises(InputError, match="too narrow"):
+        prepare(np.zeros((*shape, 3), np.uint8), Preparation(56, 14, by_width=True))
+
+
+def test_what_is_transparent_becomes_white_for_vggt_only():
+    image = np.full((518, 518, 3), 40, np.uint8)
+    alpha = np.full((518, 518), 255, np.uint8)
+    alpha[:, 259:], alpha[:, 518 // 4 : 259] = 0, 51  # clear, and a fifth opaque
+    frame = Frame(image, alpha=alpha)
+    found = prepare_frame(frame, BY_WIDTH)
+    assert found.alpha is None
+    assert (found.image[:, :100] == 40).all() and (found.image[:, 300:] == 255).all()
+    assert (np.abs(found.image[:, 150:250].astype(int) - 212) <= 1).all()  # 255 - 215 / 5
+    assert np.array_equal(on_white(image, alpha), found.image)
+    kept = prepare_frame(frame, Preparation(518, 14, square_ok=True))
+    assert (kept.image == 40).all()
+
+
+def test_intrinsics_map_back_to_stored_pixels():
+    """A frame that was stretched from 720x576 to 1024x576 pixels, so that its pixels are square."""
+    frame = Frame(ramp(1024, 576), stored_size=(720, 576))
+    found = prepare_frame(frame, Preparation())
+    assert found.transform is not None and found.transform.original_size == (720, 576)
+    square = prepare_frame(Frame(ramp(1024, 576)), Preparation()).transform
+    stored = ImageTransform((720, 576), (1024, 576), (0, 0, 1024, 576))
+    both = square.processed_from_original @ stored.processed_from_original
+    assert np.allclose(found.transform.processed_from_original, both, atol=1e-12)  # float64

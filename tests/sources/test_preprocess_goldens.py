@@ -5,7 +5,7 @@ import pytest
 
 from tests.evaluation.trajectories import expected
 from ttt3r.sources import prepare
-from ttt3r.types import ImagePolicy
+from ttt3r.types import Preparation
 
 PIXELS = (
     "a_640x480_512_crop",
@@ -25,7 +25,7 @@ def picture(width, height):
 
 def normalised(case):
     width, height = case.get("src_wh") or (case["w"], case["h"])
-    image, _ = prepare(picture(width, height), ImagePolicy(case["size"], 16), crop=case["crop"])
+    image, _ = prepare(picture(width, height), Preparation(case["size"], 16), crop=case["crop"])
     return (image.astype(np.float32) / 255 - 0.5) / 0.5
 
 

@@ -14,11 +14,12 @@ from tests.vggt_networks import random_tiny as random_vggt
 from ttt3r.errors import CapacityError, InputError, SessionError, SettingError
 from ttt3r.geometry import se3
 from ttt3r.geometry.align import align_points
-from ttt3r.models.base import SetOutput
+from ttt3r.runs.folder import RunFolder
+from ttt3r.runs.reader import Run
 from ttt3r.stream.clips import ClipSession, open_session
 from ttt3r.stream.reconstruct import reconstruct
-from ttt3r.stream.run import Run
 from ttt3r.stream.session import Session
+from ttt3r.types import Reading
 
 COUNT = 8
 EVERYTHING = ("points", "pose", "world")
@@ -35,7 +36,9 @@ def frames() -> np.ndarray:
 
 
 def pixels(frames: np.ndarray) -> torch.Tensor:
-    return ((torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5)[None]
+    """Laid out in memory as a session does it; another layout may round differently."""
+    channels = torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
+    return ((channels.float() / 255 - 0.5) / 0.5)[None]
 
 
 @torch.no_grad()
@@ -45,10 +48,8 @@ def test_without_resets_it_is_one_look_at_the_whole(model, frames):
     whole = model.predict(pixels(frames), EVERYTHING)
     for index, prediction in enumerate(said):
         assert (prediction.index, prediction.segment, prediction.scale) == (index, 0, 1.0)
-        assert torch.equal(prediction.points, whole.points[0, index])
-        assert torch.equal(prediction.confidence, whole.confidence[0, index])
-        assert torch.equal(prediction.world_points, whole.world_points[0, index])
-        assert torch.equal(prediction.intrinsics, whole.intrinsics[0, index])
+        for name in ("points", "confidence", "world_points", "intrinsics"):
+            assert torch.equal(getattr(prediction, name), getattr(whole, name)[0, index]), name
         pose = whole.world_from_camera[0, index]
         torch.testing.assert_close(prediction.world_from_camera, pose, atol=1e-5, rtol=0)
         assert torch.equal(prediction.image, torch.from_numpy(frames[index]))
@@ -80,7 +81,7 @@ def test_segments_share_a_frame_and_join_in_one_unit(model, frames):
     assert said[-1].scale != 1.0
 
 
-def seen(looked: SetOutput, poses: torch.Tensor, view: int) -> tuple[torch.Tensor, torch.Tensor]:
+def seen(looked: Reading, poses: torch.Tensor, view: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Every fourth point of a view in its segment, and the logarithms of their confidences."""
     points = looked.points[0, view, ::4, ::4].double().reshape(-1, 3)
     confidence = looked.confidence[0, view, ::4, ::4].double().flatten()
@@ -170,11 +171,11 @@ def test_which_session_suits(model, frames, tmp_path):
     pushed = Session(model)
     pushed.push(frames[0])
     pushed.save(tmp_path / "pushed")
-    with pytest.raises(SettingError, match="no sequence of single looks"):
+    with pytest.raises(SessionError, match="it answers for each frame"):
         ClipSession.load(tmp_path / "pushed", model)
     clip = ClipSession(model)
     clip.save(tmp_path / "clip")
-    with pytest.raises(SettingError, match="answers when a clip has ended"):
+    with pytest.raises(SessionError, match="answers when a clip has ended"):
         Session.load(tmp_path / "clip", model)
     other = random_vggt("vggt")
     other.weights = dataclasses.replace(other.weights, sha256="another")
@@ -197,7 +198,7 @@ def test_unusable_frames(model, frames):
     assert list(ClipSession(model).stream([])) == []
 
 
-SETTINGS = dict(size=42, checkpoint_every=1)
+SETTINGS = dict(size=42)
 
 
 @pytest.mark.parametrize("reset", [None, 3])
@@ -211,7 +212,7 @@ def test_stopped_and_resumed_equals_uninterrupted(model, frames, tmp_path, reset
             list(itertools.islice(part, stop))
             assert part.done == stop
         assert Run.open(out).manifest["status"] == "interrupted" and len(Run.open(out)) == stop
-        rest = reconstruct(frames, out=out, resume=True, **settings)
+        rest = reconstruct(frames, out=RunFolder(out, resume=True), **settings)
         first = 0 if reset is None else stop // 3 * 3
         assert rest.resumed_at == first
         for actual, expected in zip(rest, whole[first:], strict=True):
@@ -228,7 +229,7 @@ def test_stopped_and_resumed_equals_uninterrupted(model, frames, tmp_path, reset
 def test_resuming_a_complete_run_does_nothing(model, frames, tmp_path):
     list(reconstruct(frames, model=model, out=tmp_path, **SETTINGS))
     before = (tmp_path / "frames" / "000000.safetensors").stat().st_mtime_ns
-    again = reconstruct(frames, model=model, out=tmp_path, resume=True, **SETTINGS)
+    again = reconstruct(frames, model=model, out=RunFolder(tmp_path, resume=True), **SETTINGS)
     assert again.resumed_at == again.done == COUNT and list(again) == []
     run = Run.open(tmp_path)
     assert len(run) == COUNT and run.manifest["status"] == "complete"
@@ -238,14 +239,14 @@ def test_resuming_a_complete_run_does_nothing(model, frames, tmp_path):
 @pytest.mark.parametrize("reset", [None, 3])
 def test_a_stop_is_heard_while_a_clip_is_gathered(model, frames, tmp_path, reset):
     asked = itertools.count(1)
-    settings = dict(model=model, reset=reset, out=tmp_path, **SETTINGS)
-    stopping = reconstruct(frames, stop_when=lambda: next(asked) == 5, **settings)
+    settings = dict(model=model, reset=reset, **SETTINGS)
+    stopping = reconstruct(frames, out=tmp_path, stop_when=lambda: next(asked) == 5, **settings)
     with pytest.raises(KeyboardInterrupt):
         list(stopping)
     done = 0 if reset is None else 3
     assert stopping.done == done and len(list((tmp_path / "frames").iterdir())) == done
     assert json.loads((tmp_path / "manifest.json").read_text())["status"] == "interrupted"
-    rest = reconstruct(frames, resume=True, **settings)
+    rest = reconstruct(frames, out=RunFolder(tmp_path, resume=True), **settings)
     assert rest.resumed_at == done and len(list(rest)) == COUNT - done
 
 

@@ -1,6 +1,7 @@
 """Small weight files, made on the spot."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,13 @@ def save(path: Path, tensors: object, model_string: object) -> Path:
     arguments = argparse.Namespace(model=model_string, lr=1e-6)
     torch.save({"args": arguments, "model": tensors, "epoch": 3}, path)
     return path
+
+
+def with_hash(monkeypatch: pytest.MonkeyPatch, name: str, sha256: str | None) -> None:
+    """Give published weights another hash, or none, so that small ones can stand for them."""
+    spec = CATALOGUE[name]
+    files = (replace(spec.files[0], sha256=sha256), *spec.files[1:])
+    monkeypatch.setitem(CATALOGUE, name, replace(spec, files=files, also=()))
 
 
 @pytest.fixture(scope="session")

@@ -12,16 +12,12 @@ from torch import Tensor
 
 from tests.networks import random_images
 from ttt3r.models.base import StreamModel, Views
-from ttt3r.models.fast3r import Fast3r
-from ttt3r.models.point3r import Point3r
-from ttt3r.models.streamvggt import StreamVggt
-from ttt3r.models.vggt import Vggt
+from ttt3r.models.point3r.config import TINY as TINY_POINT3R
+from ttt3r.models.vggt.config import TINY as TINY_VGGT
 from ttt3r.weights import CATALOGUE
-from ttt3r.weights.catalogue import TINY_POINT3R, TINY_VGGT
 
 RANDOM = [name for name, spec in CATALOGUE.items() if not spec.trained]
 OURS = {name: CATALOGUE[name] for name in RANDOM if CATALOGUE[name].family != "cut3r"}
-NETWORKS = {"vggt": Vggt, "streamvggt": StreamVggt, "point3r": Point3r, "fast3r": Fast3r}
 # What the tensors of a small VGGT do not tell must be as released, or it could not be read.
 PLAIN_VGGT = replace(
     TINY_VGGT,
@@ -102,7 +98,7 @@ FAST3R_CONFIG = published_fast3r(
 
 def look(network: Any) -> dict[str, Tensor]:
     """Everything that a network says of three images."""
-    patch = network.image_policy.patch
+    patch = network.preparation.patch
     images = random_images(3, 3 * patch, 4 * patch)
     wanted = ("points", "pose", "world")
     if isinstance(network, StreamModel):

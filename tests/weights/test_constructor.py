@@ -2,17 +2,27 @@
 
 import logging
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.weights.conftest import TINY_ARGUMENTS, TINY_DPT, TINY_LINEAR, constructor, tiny_tensors
-from ttt3r.errors import WeightsError
-from ttt3r.models.cut3r_config import Cut3rConfig
+from ttt3r.checkpoints.reading import Checkpoint
+from ttt3r.errors import SettingError, WeightsError
+from ttt3r.models.cut3r import FAMILY
+from ttt3r.models.cut3r.config import Cut3rConfig
+from ttt3r.models.cut3r.published import parse_constructor
 from ttt3r.weights.catalogue import CATALOGUE
-from ttt3r.weights.constructor import config_from_checkpoint, parse_constructor
 from ttt3r.weights.network import shapes_of
+
+
+def config_from_checkpoint(shapes: dict[str, tuple[int, ...]], text: str | None) -> Cut3rConfig:
+    config = FAMILY.configure(shapes, Checkpoint(model_string=text))
+    assert isinstance(config, Cut3rConfig)
+    return config
+
 
 BASE = "output_mode='pts3d+pose', pose_head=True, pos_embed='RoPE100'"
 
@@ -164,8 +174,8 @@ def test_modes_and_options_are_taken_over() -> None:
         (", depth_mode='exp'", "a mode and two bounds"),
         (", pose_mode=('linear', -inf, inf)", "'exp' or 'square' without bounds"),
         (", conf_mode=('log', 1, inf)", "'exp' or 'sigmoid'"),
-        (", conf_mode=('sigmoid', 0, inf)", "no usable range"),
-        (", conf_mode=('exp', 2, 1)", "no usable range"),
+        (", conf_mode=('sigmoid', 0, inf)", "not a usable range"),
+        (", conf_mode=('exp', 2, 1)", "not a usable range"),
         (", head_type='dense'", "head_type='dense'"),
         (", patch_embed_cls='Other'", "patch_embed_cls='Other'"),
         (", depth_head=True", "depth_head=True"),
@@ -231,15 +241,35 @@ def test_without_text_unknown_head_counts_are_refused(
     assert "do not state their configuration" in caplog.text
 
 
-def test_limits_keep_a_written_configuration_sane() -> None:
-    from ttt3r.weights.shapes import check_config
+BAD_VALUES = [
+    {"encoder_dim": 2**40},
+    {"memory_size": 0},
+    {"memory_depth": 257},
+    {"rope_base": -1.0},
+    {"rope_base": math.inf},
+    {"image_size": 8},
+    {"stem": (8, 0)},
+    {"confidence_range": (math.nan, 2.0)},
+]
+BAD_TYPES = [
+    {"encoder_dim": 64.0},
+    {"head": "dense"},
+    {"rgb_head": 1},
+    {"stem": 8},
+    {"confidence_range": [1.0]},
+    {"confidence_range": [1.0, "much"]},
+    {"dpt": None},
+    {"dpt": {"layers": [1, 2, 3], "feature": 4, "last": 5}},
+]
 
-    check_config(Cut3rConfig(), {})
-    for bad in (
-        Cut3rConfig(encoder_dim=2**40),
-        Cut3rConfig(memory_size=0),
-        Cut3rConfig(rope_base=-1.0),
-        Cut3rConfig(image_size=8),
-    ):
-        with pytest.raises(WeightsError, match="configuration of these weights cannot be used"):
-            check_config(bad, {})
+
+@pytest.mark.parametrize("bad", BAD_VALUES, ids=str)
+def test_a_configuration_checks_itself(bad: dict[str, Any]) -> None:
+    with pytest.raises(SettingError, match="the configuration cannot be used"):
+        Cut3rConfig(**bad)
+
+
+@pytest.mark.parametrize("bad", BAD_VALUES + BAD_TYPES, ids=str)
+def test_a_written_configuration_is_checked(bad: dict[str, Any]) -> None:
+    with pytest.raises(WeightsError, match="the configuration cannot be"):
+        Cut3rConfig.from_dict(Cut3rConfig().to_dict() | bad)

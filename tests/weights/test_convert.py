@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from safetensors import safe_open
 
 from tests.weights.conftest import TINY_LINEAR, save, tiny_tensors
 from ttt3r.errors import SettingError, WeightsError
+from ttt3r.files import lock
 from ttt3r.weights import convert, load
 from ttt3r.weights.sources import file_sha256, read_weights
 
@@ -20,11 +23,12 @@ def test_converted_weights_equal_their_source(
     dtype: str, tiny_dpt_pth: Path, tmp_path: Path
 ) -> None:
     folder = convert(tiny_dpt_pth, tmp_path / "deep" / "folder", dtype)
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    expected = [".model.safetensors.sha256", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == expected
     stored = getattr(torch, dtype)
     source, result = load(tiny_dpt_pth), load(folder)
     assert result.config == source.config
-    assert result.image_policy == source.image_policy
+    assert result.preparation == source.preparation
     assert result.weights.name == source.weights.name
     assert result.weights.licence == source.weights.licence
     expected = source.state_dict()
@@ -49,7 +53,7 @@ def test_the_file_alone_and_the_folder_are_the_same(tiny_dpt_pth: Path, tmp_path
 def test_converting_twice_changes_nothing(tiny_linear_pth: Path, tmp_path: Path) -> None:
     first = convert(tiny_linear_pth, tmp_path / "a")
     second = convert(first, tmp_path / "b")
-    one, two = read_weights(first).tensors, read_weights(second).tensors
+    one, two = read_weights(first)[1], read_weights(second)[1]
     assert one.keys() == two.keys()
     assert all(torch.equal(one[key], two[key]) for key in one)
 
@@ -115,16 +119,56 @@ def test_a_full_disk_leaves_nothing_behind(
     assert list((tmp_path / "b").iterdir()) == []
 
 
-def test_an_interrupt_leaves_nothing_behind(
+def test_an_interrupted_conversion_is_gone_on_with(
     tiny_linear_pth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(_: int) -> None:
-        raise KeyboardInterrupt
+    part, whole = (tmp_path / "b" / f"model.safetensors{end}" for end in (".part", ""))
+    expected = (convert(tiny_linear_pth, tmp_path / "a") / "model.safetensors").read_bytes()
 
-    monkeypatch.setattr(os, "fsync", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        convert(tiny_linear_pth, tmp_path / "b")
-    assert list((tmp_path / "b").iterdir()) == []
+    def stop_at(count: int) -> Callable[[int, int], None]:
+        def update(done: int, total: int) -> None:
+            assert total == 2 * len(expected)
+            if done >= count:
+                raise KeyboardInterrupt
+
+        return update
+
+    begun = len(expected) // 2
+    for count in (begun, len(expected) + begun):  # while writing, while comparing
+        with pytest.raises(KeyboardInterrupt):
+            convert(tiny_linear_pth, tmp_path / "b", progress=stop_at(count))
+        assert part.exists() and not whole.exists()
+    told: list[int] = []
+    convert(tiny_linear_pth, tmp_path / "b", progress=lambda done, total: told.append(done))
+    assert whole.read_bytes() == expected and not part.exists()
+    assert told[0] > len(expected), "all was written before"
+
+
+@pytest.mark.parametrize("place", [0, 100, -1])
+def test_a_part_of_something_else_is_written_anew(
+    place: int, tiny_linear_pth: Path, tmp_path: Path
+) -> None:
+    expected = (convert(tiny_linear_pth, tmp_path / "a") / "model.safetensors").read_bytes()
+    for content in (b"", b"nonsense" * 100, damaged(expected, place), expected + b"more"):
+        target = tmp_path / "b" / "model.safetensors"
+        target.parent.mkdir()
+        target.with_name("model.safetensors.part").write_bytes(content)
+        assert (convert(tiny_linear_pth, tmp_path / "b") / target.name).read_bytes() == expected
+        shutil.rmtree(tmp_path / "b")
+
+
+def damaged(content: bytes, place: int) -> bytes:
+    changed = bytearray(content)
+    changed[place] ^= 1
+    return bytes(changed)
+
+
+def test_two_conversions_into_one_folder(tiny_linear_pth: Path, tmp_path: Path) -> None:
+    held = lock(tmp_path / ".model.safetensors.lock")
+    assert held is not None
+    with held, pytest.raises(WeightsError, match="another program is writing"):
+        convert(tiny_linear_pth, tmp_path)
+    convert(tiny_linear_pth, tmp_path)
 
 
 def test_a_target_that_cannot_be_a_folder_is_refused(tiny_linear_pth: Path, tmp_path: Path) -> None:
@@ -134,6 +178,17 @@ def test_a_target_that_cannot_be_a_folder_is_refused(tiny_linear_pth: Path, tmp_
             convert(tiny_linear_pth, target)
 
 
+def test_a_name_that_cannot_be_read_back_is_refused(tiny_linear_pth: Path, tmp_path: Path) -> None:
+    target = tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(WeightsError, match="not valid UTF-8"):
+        convert(tiny_linear_pth, target)
+    assert not target.exists()
+    target.mkdir()
+    (target / "model.safetensors").write_bytes(b"whatever")
+    with pytest.raises(WeightsError, match=r"not valid UTF-8.*rename"):
+        read_weights(target)
+
+
 def test_an_unknown_type_is_refused(tiny_linear_pth: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="choose float32, float16, bfloat16"):
+    with pytest.raises(SettingError, match="choose float32, bfloat16, float16"):
         convert(tiny_linear_pth, tmp_path, "int8")

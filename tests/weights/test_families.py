@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from tests.networks import random_images
-from tests.weights.published import NETWORKS, OURS, RANDOM, assert_same, look
+from tests.weights.published import OURS, RANDOM, assert_same, look
 from ttt3r.errors import WeightsError
 from ttt3r.models.base import SetModel, StreamModel
-from ttt3r.models.vggt import Vggt
-from ttt3r.models.vggt_config import VggtConfig
+from ttt3r.models.registry import family_of
+from ttt3r.models.streamvggt.config import TINY as TINY_STREAMVGGT
+from ttt3r.models.vggt.config import TINY as TINY_VGGT
+from ttt3r.models.vggt.config import VggtConfig
+from ttt3r.models.vggt.network import Vggt
 from ttt3r.weights import CATALOGUE, FAMILIES, convert, licence_notice, load
-from ttt3r.weights.catalogue import TINY_STREAMVGGT, TINY_VGGT
-from ttt3r.weights.families import family_of
 from ttt3r.weights.network import expected_shapes
 from ttt3r.weights.sources import read_weights
 
@@ -23,16 +24,16 @@ from ttt3r.weights.sources import read_weights
 @pytest.mark.parametrize("name", OURS)
 def test_names_give_networks_with_everything_set(name: str) -> None:
     network, spec = load(name, "cpu"), CATALOGUE[name]
-    assert type(network) is NETWORKS[spec.family]
+    assert type(network) is FAMILIES[spec.family].network
     assert isinstance(network, StreamModel) == (spec.family in ("streamvggt", "point3r"))
     assert isinstance(network, StreamModel | SetModel)
     assert network.weights.name == name and not network.weights.trained
     assert len(network.weights.sha256) == 64
     # What is written down beside the weights is what the network itself says.
-    assert network.image_policy == family_of(network.config).network(network.config).image_policy
-    assert network.image_policy.size == spec.image_size
+    assert network.preparation == family_of(network.config).network(network.config).preparation
+    assert network.preparation.size == spec.image_size
     assert network.capabilities.metric_scale == (spec.family == "point3r")
-    assert network.capabilities.pose and network.capabilities.world_points
+    assert network.capabilities.outputs == ("points", "pose", "world")
     assert not network.capabilities.constant_memory and not network.training
     assert not any(item.requires_grad or item.is_meta for item in network.parameters())
     for key, value in look(network).items():
@@ -47,7 +48,7 @@ def test_conversion_changes_nothing(name: str, tmp_path: Path) -> None:
     for path in (folder, folder / "model.safetensors", convert(folder, tmp_path / "b")):
         found = load(path, "cpu")
         assert type(found) is type(source) and found.config == source.config
-        assert found.image_policy == source.image_policy
+        assert found.preparation == source.preparation
         assert replace(found.weights, sha256="") == replace(source.weights, sha256="")
         assert_same(found, source)
     ours, theirs = look(found), look(source)
@@ -60,7 +61,7 @@ def test_conversion_changes_nothing(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_precision_is_that_of_the_network(name: str) -> None:
-    network = load(name, "cpu", "bf16")
+    network = load(name, "cpu", "bfloat16")
     expected = load(name, "cpu").set_precision(torch.bfloat16).state_dict()
     dtypes = {tensor.dtype for tensor in expected.values()}
     assert dtypes == {torch.float32, torch.bfloat16}
@@ -80,7 +81,7 @@ def test_track_heads_are_loaded_and_used(tmp_path: Path) -> None:
 
 # Catalogue --------------------------------------------------------------------------------------
 
-RESTRICTED = ["vggt-1b", "streamvggt", "point3r_512", "fast3r_vit_large_512"]
+RESTRICTED = [name for name, spec in CATALOGUE.items() if spec.files]
 
 
 @pytest.mark.parametrize("name", RESTRICTED)
@@ -92,27 +93,8 @@ def test_restrictions_are_named(name: str, tmp_path: Path, monkeypatch: pytest.M
         load(name)
     message = str(caught.value)
     assert spec.origin_url in message and f"{spec.licence}, no commercial use" in message
-    assert str(tmp_path / str(spec.filename)).removesuffix("/model.safetensors") in message or (
-        f"put it into {tmp_path}\n" in message
-    )
-
-
-def test_generic_names_get_one_that_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TTT3R_WEIGHTS", str(tmp_path))
-    with pytest.raises(WeightsError) as caught:
-        load("streamvggt")
-    assert str(caught.value) == (
-        "the weights streamvggt are not on this machine.\n"
-        "  Publisher: https://huggingface.co/lch01/StreamVGGT (file checkpoints.pth)\n"
-        "  Licence:   CC-BY-NC-SA-4.0 AND CC-BY-NC-4.0, no commercial use\n"
-        "  SHA-256:   not published\n"
-        f"Download the file and save it as {tmp_path / 'streamvggt.pth'}\n"
-        "(set TTT3R_WEIGHTS to use another folder), or name the file itself. To have it load "
-        "faster, run:\n"
-        f"  ttt3r convert streamvggt {tmp_path / 'streamvggt'}"
-    )
-    with pytest.raises(WeightsError, match=r"files model\.safetensors and config\.json"):
-        load("fast3r_vit_large_512")
+    assert f"ttt3r fetch {name}\n" in message and str(spec.originals) in message
+    assert all(file.name in message for file in spec.files)
 
 
 def test_entries_are_of_the_families_that_there_are() -> None:
@@ -124,7 +106,6 @@ def test_entries_are_of_the_families_that_there_are() -> None:
 
 
 def test_reading_does_not_build(tmp_path: Path) -> None:
-    weights = read_weights(convert("tiny-vggt", tmp_path))
-    assert isinstance(weights.config, VggtConfig) and len(weights.tensors) == len(
-        expected_shapes(weights.config)
-    )
+    info, tensors = read_weights(convert("tiny-vggt", tmp_path))
+    assert isinstance(info.config, VggtConfig)
+    assert tensors.keys() == expected_shapes(info.config).keys()

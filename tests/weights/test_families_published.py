@@ -4,16 +4,16 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.weights.conftest import with_hash
 from tests.weights.published import (
     FAST3R_CONFIG,
-    NETWORKS,
     PLAIN_VGGT,
     POINT3R_CALL,
     POINT3R_SHOWN,
@@ -24,15 +24,16 @@ from tests.weights.published import (
     with_aliases,
 )
 from ttt3r.cli import main
-from ttt3r.cli.convert import Family as FamilyChoice
 from ttt3r.errors import WeightsError
-from ttt3r.models.fast3r import Fast3r
-from ttt3r.models.point3r import Point3r
-from ttt3r.models.streamvggt import StreamVggt
-from ttt3r.models.vggt import Vggt
-from ttt3r.types import ImagePolicy
+from ttt3r.models.fast3r.config import TINY as TINY_FAST3R
+from ttt3r.models.fast3r.network import Fast3r
+from ttt3r.models.point3r.config import TINY as TINY_POINT3R
+from ttt3r.models.point3r.network import Point3r
+from ttt3r.models.streamvggt.network import StreamVggt
+from ttt3r.models.vggt.network import Vggt
+from ttt3r.types import Preparation
 from ttt3r.weights import CATALOGUE, FAMILIES, convert, load
-from ttt3r.weights.catalogue import RELEASED, TINY_FAST3R, TINY_POINT3R
+from ttt3r.weights.catalogue import RELEASED
 from ttt3r.weights.random import random_weights
 from ttt3r.weights.sources import read_weights
 
@@ -56,7 +57,7 @@ def test_flat_state_dicts_of_vggt(
     assert "do not state their configuration" in caplog.text
     assert type(network) is Vggt and network.config == PLAIN_VGGT
     assert network.weights.licence == "unknown"
-    assert network.image_policy == ImagePolicy(70, 14, by_width=True)
+    assert network.preparation == Preparation(70, 14, by_width=True)
     for key, tensor in network.state_dict().items():
         assert torch.equal(tensor, vggt_tensors[key]), key
 
@@ -64,7 +65,7 @@ def test_flat_state_dicts_of_vggt(
 def test_streamvggt_must_be_named(vggt_pt: Path, tmp_path: Path) -> None:
     network = load(vggt_pt, "cpu", family="streamvggt")
     assert type(network) is StreamVggt
-    assert network.image_policy == ImagePolicy(70, 14)
+    assert network.preparation == Preparation(70, 14)
     assert_same(network, load(vggt_pt, "cpu", family="vggt"))
     folder = convert(vggt_pt, tmp_path, family="streamvggt")
     assert type(load(folder, "cpu")) is StreamVggt
@@ -78,7 +79,8 @@ def test_the_command_line_converts_it(
     words = ["convert", str(vggt_pt), str(tmp_path / "a"), "--family", "streamvggt"]
     assert main(words) == 0, capsys.readouterr().err
     assert type(load(tmp_path / "a", "cpu")) is StreamVggt
-    assert set(get_args(FamilyChoice)) == set(FAMILIES)
+    assert main(["convert", str(vggt_pt), str(tmp_path / "b"), "--family", "vgg"]) == 2
+    assert f"choose {', '.join(FAMILIES)}" in " ".join(capsys.readouterr().err.split())
 
 
 def test_names_of_the_catalogue_find_the_published_files(
@@ -90,15 +92,15 @@ def test_names_of_the_catalogue_find_the_published_files(
 ) -> None:
     monkeypatch.setenv("TTT3R_WEIGHTS", str(tmp_path))
     for name in ("vggt-1b", "streamvggt"):
-        filename = CATALOGUE[name].filename
-        assert filename is not None
-        (tmp_path / filename).symlink_to(vggt_pt)
+        (tmp_path / f"{name}.pt").symlink_to(vggt_pt)
+        with_hash(monkeypatch, name, None)
     save_point3r(tmp_path / "point3r_512.pth", random_weights(TINY_POINT3R))
     save_fast3r(tmp_path / "fast3r_vit_large_512", random_weights(TINY_FAST3R))
     for name in ("vggt-1b", "streamvggt", "point3r_512", "fast3r_vit_large_512"):
         spec, network = CATALOGUE[name], load(name, "cpu")
-        assert type(network) is NETWORKS[spec.family]
-        assert network.weights == spec.info(network.weights.sha256) and network.weights.trained
+        assert type(network) is FAMILIES[spec.family].network
+        known = spec.info(network.weights.sha256)
+        assert replace(network.weights, config=None, preparation=None) == known and known.trained
         converted = load(convert(name, tmp_path / "converted" / name), "cpu")
         assert replace(converted.weights, sha256="") == replace(network.weights, sha256="")
     assert "alike" not in caplog.text  # the name says which
@@ -146,7 +148,10 @@ def test_nested_checkpoints_of_point3r(tmp_path: Path) -> None:
         (("dpt", "linear"), "head_type='linear', which is not supported; it must be 'dpt'"),
         (("('exp', 1, inf)", "('exp', 0, 1)"), "conf_mode="),
         (("RoPE100", "cosine"), "pos_embed='cosine'"),
-        (("dec_num_heads=3", "dec_num_heads=5"), "do not fit together: decoder_dim=48"),
+        (
+            ("dec_num_heads=3", "dec_num_heads=5"),
+            "48 channels cannot be split into 5 decoder heads",
+        ),
         (("dec_num_heads=3", "dec_num_heads=open"), "cannot be read"),
         (("Network", "__import__('os').x"), "cannot be read"),
     ],
@@ -164,12 +169,12 @@ def test_point3r_without_a_constructor_has_the_released_heads(
 ) -> None:
     path = save_point3r(tmp_path / "a.pth", random_weights(TINY_POINT3R), None)
     with caplog.at_level(logging.WARNING, "ttt3r.weights"):
-        config = read_weights(path).config
+        config = read_weights(path)[0].config
     assert "such as numbers of heads, is that of the released Point3R network" in caplog.text
     released = {"encoder_heads": 16, "decoder_heads": 12, "pointer_heads": 16, "image_size": 512}
     assert config == replace(POINT3R_SHOWN, **released)
     odd = random_weights(replace(TINY_POINT3R, decoder_dim=40, decoder_heads=2))
-    with pytest.raises(WeightsError, match="decoder_dim=40 cannot be shared by decoder_heads=12"):
+    with pytest.raises(WeightsError, match="40 channels cannot be split into 12 decoder heads"):
         load(save_point3r(tmp_path / "b.pth", odd, None))
 
 
@@ -200,7 +205,7 @@ def test_fast3r_of_a_training(tmp_path: Path) -> None:
     [
         ("decoder_args", {"depth": 5}, "decoder_depth is 5 by the configuration but 4"),
         ("decoder_args", {"depth": 10**9}, "decoder_depth is 1000000000, not an integer from 1"),
-        ("decoder_args", {"num_heads": 5}, "decoder_dim=48 must be a multiple"),
+        ("decoder_args", {"num_heads": 5}, "48 channels cannot be split into 5 decoder heads"),
         ("decoder_args", {"decoder_type": "llama"}, "decoder_type='llama', which is not supported"),
         ("encoder_args", {"embed_dim": "64"}, "cannot be read"),
         ("head_args", {"depth_mode": "exp"}, "depth_mode"),

@@ -19,9 +19,11 @@ from tests.weights.published import (
 )
 from tests.weights.test_malicious import Call
 from ttt3r.errors import SettingError, WeightsError
+from ttt3r.models.config import NetworkConfig
+from ttt3r.models.fast3r.config import TINY as TINY_FAST3R
+from ttt3r.models.point3r.config import TINY as TINY_POINT3R
+from ttt3r.models.registry import recognise
 from ttt3r.weights import CATALOGUE, FAMILIES, convert, load
-from ttt3r.weights.catalogue import TINY_FAST3R, TINY_POINT3R
-from ttt3r.weights.families import Config, recognise
 from ttt3r.weights.network import expected_shapes
 from ttt3r.weights.random import random_weights
 
@@ -35,7 +37,7 @@ def publish(family: str, tensors: dict[str, Tensor], folder: Path) -> Path:
     return folder / "a.pt"
 
 
-PUBLISHED: dict[str, Config] = {
+PUBLISHED: dict[str, NetworkConfig] = {
     "vggt": PLAIN_VGGT,
     "point3r": TINY_POINT3R,
     "fast3r": TINY_FAST3R,

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.weights.conftest import TINY_LINEAR, constructor, save, tiny_tensors
+from tests.weights.conftest import TINY_LINEAR, constructor, save, tiny_tensors, with_hash
 from ttt3r.errors import SettingError, WeightsError
 from ttt3r.models.base import Views
-from ttt3r.models.cut3r import Cut3r
+from ttt3r.models.cut3r.network import Cut3r
 from ttt3r.rules import parse
-from ttt3r.types import ImagePolicy
+from ttt3r.types import Preparation
 from ttt3r.weights import (
     CATALOGUE,
     choose_device,
@@ -41,7 +41,7 @@ def test_random_weights_load_and_give_finite_varying_output(name: str) -> None:
     assert network.weights.name == name
     assert not network.weights.trained
     assert len(network.weights.sha256) == 64
-    assert network.image_policy.size == spec.image_size
+    assert network.preparation.size == spec.image_size
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
     rule = parse("ttt3r")
@@ -70,7 +70,7 @@ def test_upstream_checkpoints_load(tiny_linear_pth: Path, tiny_dpt_pth: Path) ->
         assert network.weights.licence == "unknown"
         assert network.weights.trained
         assert network.weights.sha256 == file_sha256(path)
-        assert network.image_policy == ImagePolicy(size=64, patch=16)
+        assert network.preparation == Preparation(size=64, patch=16)
 
 
 def test_a_path_may_be_text(tiny_linear_pth: Path) -> None:
@@ -103,7 +103,7 @@ def test_damaged_safetensors_are_refused(tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match="Download it again"):
             load(path)
     path.write_text("no weights at all, only some text")
-    with pytest.raises(WeightsError, match="no complete safetensors file"):
+    with pytest.raises(WeightsError, match="not a complete safetensors file"):
         load(path)
 
 
@@ -167,18 +167,20 @@ def test_weights_that_are_not_there_say_how_to_get_them(
         load("cut3r_512_dpt_4_64")
     assert str(caught.value) == (
         "the weights cut3r_512_dpt_4_64 are not on this machine.\n"
-        "  Publisher: https://github.com/CUT3R/CUT3R (file cut3r_512_dpt_4_64.pth)\n"
+        "  Publisher: https://github.com/CUT3R/CUT3R (cut3r_512_dpt_4_64.pth)\n"
         "  Licence:   CC-BY-NC-SA-4.0, no commercial use\n"
-        "  SHA-256:   not published\n"
-        f"Download the file and put it into {tmp_path}\n"
-        "(set TTT3R_WEIGHTS to use another folder), or name the file itself. To have it load "
-        "faster, run:\n"
-        f"  ttt3r convert cut3r_512_dpt_4_64.pth {tmp_path / 'cut3r_512_dpt_4_64'}"
+        "  Size:      3.2 GB\n"
+        "Get them with:\n"
+        "  ttt3r fetch cut3r_512_dpt_4_64\n"
+        f"or put what you have downloaded yourself into {tmp_path}/cut3r_512_dpt_4_64/original"
     )
 
 
 def test_the_weights_folder_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TTT3R_WEIGHTS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    assert weights_folder() == Path("/elsewhere/ttt3r/weights")
+    monkeypatch.delenv("XDG_CACHE_HOME")
     assert weights_folder() == Path.home() / ".cache" / "ttt3r" / "weights"
 
 
@@ -187,6 +189,7 @@ def test_names_find_files_in_the_weights_folder(
 ) -> None:
     monkeypatch.setenv("TTT3R_WEIGHTS", str(tmp_path))
     name = "cut3r_224_linear_4"
+    with_hash(monkeypatch, name, None)
     published = tmp_path / f"{name}.pth"
     shutil.copy(tiny_linear_pth, published)
     network = load(name)
@@ -203,16 +206,17 @@ def test_names_find_files_in_the_weights_folder(
 def test_known_checksums_are_checked(
     tiny_linear_pth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
     name = "cut3r_224_linear_4"
     path = tmp_path / f"{name}.pth"
     shutil.copy(tiny_linear_pth, path)
-    monkeypatch.setitem(CATALOGUE, name, replace(CATALOGUE[name], sha256=file_sha256(path)))
-    load(path)
-    monkeypatch.setitem(CATALOGUE, name, replace(CATALOGUE[name], sha256="0" * 64))
     with pytest.raises(WeightsError, match="is not the published file: its SHA-256 is"):
         load(path)
+    renamed = load(path.rename(tmp_path / "mine.pth"))
+    assert (renamed.weights.name, renamed.weights.licence) == ("mine", "unknown")
+    # A published file is recognised whatever it is called.
+    with_hash(monkeypatch, name, file_sha256(tiny_linear_pth))
+    known = load(tmp_path / "mine.pth").weights
+    assert (known.name, known.licence) == (name, "CC-BY-NC-SA-4.0")
 
 
 def test_a_constructor_that_contradicts_the_file_is_refused(tmp_path: Path) -> None:
@@ -247,10 +251,11 @@ def test_devices() -> None:
 def test_precisions() -> None:
     cpu = torch.device("cpu")
     assert choose_precision("auto", cpu) == torch.float32
-    assert choose_precision("fp16", cpu) == torch.float16
-    with pytest.raises(SettingError, match="choose auto, float32, bf16, fp16"):
-        load("tiny-linear", precision="double")
-    network = load("tiny-linear", device="cpu", precision="bf16")
+    for name in ("float32", "bfloat16", "float16"):
+        assert choose_precision(name, cpu) == getattr(torch, name)
+    with pytest.raises(SettingError, match="choose auto, float32, bfloat16, float16"):
+        load("tiny-linear", precision="bf16")
+    network = load("tiny-linear", device="cpu", precision="bfloat16")
     assert network.dec_blocks[0].attn.qkv.weight.dtype == torch.bfloat16
     assert network.pose_token.dtype == torch.float32
     assert network.downstream_head.proj.fc1.weight.dtype == torch.float32
@@ -263,11 +268,11 @@ def test_the_gpu_is_chosen_by_itself() -> None:
     assert network.dec_blocks[0].attn.qkv.weight.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_low_precision_is_loaded_directly(precision: str, tiny_linear_pth: Path) -> None:
     """The same weights as lowering the precision afterwards, with none left in the file."""
     loaded = load(tiny_linear_pth, "cpu", precision)
-    later = load(tiny_linear_pth, "cpu").set_precision(loading.PRECISIONS[precision])
+    later = load(tiny_linear_pth, "cpu").set_precision(getattr(torch, precision))
     expected = later.state_dict()
     for key, tensor in loaded.state_dict().items():
         assert tensor.dtype == expected[key].dtype and torch.equal(tensor, expected[key]), key
@@ -300,8 +305,8 @@ def test_catalogue_entries_are_complete(name: str) -> None:
     spec = CATALOGUE[name]
     assert spec.name == name
     assert spec.title.endswith(".")
-    origins = [spec.filename, spec.random_config, spec.packaged]
-    assert sum(origin is not None for origin in origins) == 1
+    origins = [spec.files, spec.random_config, spec.packaged]
+    assert sum(map(bool, origins)) == 1
     assert spec.trained == (spec.random_config is None)
 
 

@@ -3,7 +3,6 @@
 import argparse
 import builtins
 import contextlib
-import io
 import os
 import pickle
 import struct
@@ -19,9 +18,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ttt3r.checkpoints.names import is_harmless
+from ttt3r.checkpoints.pickles import Instance, PickleError, read_pickle
+from ttt3r.checkpoints.reading import read_checkpoint
 from ttt3r.errors import WeightsError
-from ttt3r.weights.checkpoint import is_harmless, read_checkpoint
-from ttt3r.weights.pickles import Instance, PickleError, read_pickle
 
 
 class Call:
@@ -165,6 +165,8 @@ def test_deep_nesting_does_not_exhaust_the_stack() -> None:
     )
     with pytest.raises(PickleError, match="nested key"):
         read_pickle(b"\x80\x02})" + b"\x85" * depth + b"K\x01s.", is_harmless)
+    small = read_pickle(b"\x80\x02})" + b"\x85" * 50 + b"K\x01s.", is_harmless)
+    assert list(small.values()) == [1]
 
 
 def test_a_tensor_cannot_reach_beyond_its_storage(tmp_path: Path) -> None:
@@ -199,32 +201,6 @@ def test_compressed_entries_are_refused(tmp_path: Path) -> None:
         archive.writestr("archive/data.pkl", bytes(1_000_000))
     with pytest.raises(WeightsError, match="compressed"):
         read_checkpoint(path)
-
-
-def _small_checkpoint() -> bytes:
-    buffer = io.BytesIO()
-    arguments = argparse.Namespace(model="ARCroco3DStereo(ARCroco3DStereoConfig())")
-    tensors = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.zeros(3)}
-    torch.save({"args": arguments, "model": tensors}, buffer)
-    return buffer.getvalue()
-
-
-SMALL = _small_checkpoint()
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, len(SMALL) - 1), st.integers(0, 255)), max_size=6))
-def test_damaged_bytes_raise_nothing_but_weights_errors(
-    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]
-) -> None:
-    data = bytearray(SMALL)
-    for position, value in changes:
-        data[position] = value
-    path = tmp_path_factory.getbasetemp() / "fuzzed.pth"
-    path.write_bytes(bytes(data))
-    with contextlib.suppress(WeightsError):
-        for tensor in read_checkpoint(path).tensors.values():
-            tensor.sum()
 
 
 @settings(max_examples=300, deadline=None)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.weights.conftest import tiny_tensors
 from ttt3r.errors import WeightsError
-from ttt3r.models.cut3r_config import Cut3rConfig
+from ttt3r.models.cut3r.config import Cut3rConfig
 from ttt3r.weights.catalogue import CATALOGUE
 from ttt3r.weights.network import (
     build,
@@ -29,12 +29,22 @@ def config_of(name: str) -> Cut3rConfig:
     return config
 
 
-def test_the_prefix_of_parallel_training_is_stripped_only_if_all_have_it() -> None:
-    a, b = torch.zeros(1), torch.ones(1)
-    assert set(clean_tensors({"module.a": a, "module.b": b})) == {"a", "b"}
-    assert set(clean_tensors({"module.a": a, "b": b})) == {"module.a", "b"}
-    assert set(clean_tensors({"module_a": a})) == {"module_a"}
-    assert clean_tensors({}) == {}
+@pytest.mark.parametrize(
+    ("names", "clean"),
+    [
+        ({"module.a", "module.b"}, {"a", "b"}),
+        ({"module.a", "b"}, {"module.a", "b"}),
+        ({"module_a"}, {"module_a"}),
+        ({"_orig_mod.module.a", "_orig_mod.module.b"}, {"a", "b"}),
+        ({"module._orig_mod.net.model.a", "module._orig_mod.net.model.b"}, {"a", "b"}),
+        ({"model.module.a", "model.b"}, {"module.a", "b"}),
+        (set(), set()),
+    ],
+)
+def test_prefixes_of_training_are_stripped_only_if_all_names_have_them(
+    names: set[str], clean: set[str]
+) -> None:
+    assert set(clean_tensors({name: torch.zeros(1) for name in names})) == clean
 
 
 def test_aliases_are_merged() -> None:

@@ -4,6 +4,7 @@ Modules here import nothing heavy: a command fetches what it needs when it is ru
 ``ttt3r --help`` answers at once.
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -17,18 +18,23 @@ from ttt3r.cli.convert import ConvertCommand
 from ttt3r.cli.doctor import DoctorCommand
 from ttt3r.cli.evaluate import EvalCommand
 from ttt3r.cli.export import ExportCommand
+from ttt3r.cli.fetch import FetchCommand
 from ttt3r.cli.info import InfoCommand
 from ttt3r.cli.messages import messages, print_error
 from ttt3r.cli.models import ModelsCommand
 from ttt3r.cli.run import RunCommand
 from ttt3r.cli.scene import SceneCommand
+from ttt3r.cli.view import ViewCommand
 from ttt3r.errors import Ttt3rError
+from ttt3r.files import with_user_paths
 
 COMMANDS: dict[str, type[Command]] = {
     "run": RunCommand,
     "info": InfoCommand,
+    "view": ViewCommand,
     "export": ExportCommand,
     "models": ModelsCommand,
+    "fetch": FetchCommand,
     "convert": ConvertCommand,
     "scene": SceneCommand,
     "eval": EvalCommand,
@@ -56,9 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: what follows the program's name; None takes it from the command line.
 
     Returns:
-        The exit status: 0, 2 for anything that the user can mend, 128 + n if signal n stopped it.
+        The exit status: 0, 2 for anything that the user can fix, 128 + n if signal n stopped it.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may hold any bytes
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = _answer(words)
         sys.stdout.flush()
@@ -76,7 +85,7 @@ def _answer(words: list[str]) -> int:
         print(f"ttt3r {ttt3r.__version__}")
         return 0
     try:
-        command = parse(words or ["--help"])
+        command = with_user_paths(parse(words or ["--help"]))
     except SystemExit as exit:  # help was shown, or an option is wrong
         return int(exit.code or 0) if words else USAGE
     with messages():
@@ -97,7 +106,7 @@ def parse(words: Sequence[str]) -> Command:
     """
     if words[0] in COMMANDS:
         name, *rest = words
-        return tyro.cli(COMMANDS[name], prog=f"ttt3r {name}", args=rest, config=STYLE)
+        return tyro.cli(COMMANDS[name].complete(), prog=f"ttt3r {name}", args=rest, config=STYLE)
     # Help on all of them, or a message on an unknown one.
     choices = tuple(
         Annotated[kind, tyro.conf.subcommand(name, description=_headline(kind))]

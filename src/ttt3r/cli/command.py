@@ -1,7 +1,9 @@
 """What all commands share."""
 
 import abc
-from typing import Annotated
+import shlex
+from dataclasses import fields
+from typing import Annotated, Any, cast
 
 import tyro
 
@@ -33,25 +35,33 @@ class Command(abc.ABC):
 
     debug: bool
 
+    @classmethod
+    def complete(cls) -> "type[Command]":
+        """Return the command with options that are known only when it is chosen."""
+        return cls
+
     @abc.abstractmethod
     def main(self) -> int:
         """Do it, and return the exit status.
 
         Raises:
-            Ttt3rError: if the user has to mend something.
+            Ttt3rError: if the user has to fix something.
         """
 
 
-def bytes_text(count: int) -> str:
-    """A number of bytes in a readable unit, such as "1.5 MB"."""
-    if count < 1000:
-        return f"{count} B"
-    size = count / 1000
-    for unit in ("kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
+def command_line(verb: str, positional: str, command: Command) -> str:
+    """The words that give a command, without those that are the default anyway."""
+    words = ["ttt3r", verb, str(getattr(command, positional))]
+    for field in fields(cast(Any, command)):
+        value = getattr(command, field.name)
+        if field.name == positional or value == field.default:
+            continue
+        words.append("--" + field.name.replace("_", "-"))
+        if isinstance(value, tuple):
+            words.extend(value)
+        elif value is not True:
+            words.append(str(value))
+    return shlex.join(words)
 
 
 def duration_text(seconds: float) -> str:

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ttt3r.cli.command import Command, Debug, Flag, bytes_text, option
+from ttt3r.cli.command import Command, Debug, Flag, option
+from ttt3r.files import bytes_text
 
 Dtype = Literal["float32", "float16", "bfloat16"]
-Family = Literal["cut3r", "vggt", "streamvggt", "point3r", "fast3r"]
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,8 @@ class ConvertCommand(Command):
     dtype: Dtype = "float32"
     """How to store the numbers; the shorter ones save space on disk and lose accuracy."""
 
-    family: Annotated[
-        Family | None,
-        option("{cut3r,vggt,streamvggt,point3r,fast3r}", "what the file or its name says"),
-    ] = None
-    """Which network the weights are of. Nothing in StreamVGGT's file tells it from VGGT's."""
+    family: Annotated[str | None, option("FAMILY", "what the file or its name says")] = None
+    """Family of the weights; `ttt3r models` lists them. StreamVGGT's file looks like VGGT's."""
 
     overwrite: Flag = False
     """Replace weights that are in the folder already."""
@@ -44,12 +41,13 @@ class ConvertCommand(Command):
         """Convert."""
         from ttt3r.weights import convert, licence_notice
         from ttt3r.weights.card import read_card
-        from ttt3r.weights.sources import CARD_FILE, TENSORS_FILE
+        from ttt3r.weights.catalogue import TENSORS_FILE
+        from ttt3r.weights.sources import CARD_FILE
 
         folder = convert(self.file, self.out_dir, self.dtype, self.overwrite, self.family)
         size = (folder / TENSORS_FILE).stat().st_size
         print(f"wrote {folder} ({bytes_text(size)})")
-        card = read_card((folder / CARD_FILE).read_text("utf-8"), CARD_FILE)
-        print(licence_notice(card.info(card.source_sha256)))
+        info = read_card((folder / CARD_FILE).read_text("utf-8"), CARD_FILE)
+        print(licence_notice(info))
         print(f"next: ttt3r run VIDEO --model {shlex.quote(str(folder))}")
         return 0

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ttt3r.cli.command import Command, Debug, bytes_text, print_pairs
+from ttt3r.cli.command import Command, Debug, print_pairs
 from ttt3r.cli.messages import without_licence_notice
+from ttt3r.files import bytes_text
 
 CODECS = ("h264", "hevc", "av1")
 FRAMES = 4

@@ -2,6 +2,7 @@
 
 import contextlib
 import shlex
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,8 @@ from ttt3r.cli.stopping import StopRequest
 from ttt3r.errors import SettingError
 
 if TYPE_CHECKING:
-    from ttt3r.evaluation.results import Evaluation, Settings
-    from ttt3r.evaluation.runner import Length, Plan
+    from ttt3r.evaluation.results import Evaluation, Length, Settings
+    from ttt3r.evaluation.runner import Plan
     from ttt3r.models.base import SetModel, StreamModel
 
 LARGEST_SIZE = 4096  # pixels; no network was trained near it, and memory ends before it
@@ -44,8 +45,8 @@ class EvalCommand(Command):
     rule: Annotated[tuple[str, ...], option("RULE ...", "the family's own; ttt3r for CUT3R")] = ()
     """How the state is updated; several are measured one after the other and reported together."""
 
-    reset: Annotated[str, option("FRAMES")] = "never"
-    """Start afresh after this many frames, or never, as the published protocols do."""
+    reset: Annotated[str | None, option("FRAMES", "never")] = None
+    """Start afresh after this many frames; the published protocols never do."""
 
     frames: Annotated[str | None, option("N,N,...", "the protocol's own number")] = None
     """Lengths to score at, such as 50,100,200; all stands for the whole sequence."""
@@ -60,13 +61,13 @@ class EvalCommand(Command):
     """Where to compute: auto, cpu, cuda, cuda:1, …"""
 
     precision: Annotated[str, option("TYPE")] = "float32"
-    """float32, as published results were computed, bf16, fp16, or auto (bf16 on a GPU)."""
+    """float32 (as in published results), bfloat16, float16, or auto: bfloat16 on a GPU."""
 
     out: Annotated[Path | None, option("DIR", "evaluations/TASK-PROTOCOL")] = None
     """Folder to write to."""
 
     resume: Flag = False
-    """Continue the evaluation in the output folder; rules may be added, nothing else changed."""
+    """Continue the evaluation in the output folder; rules and sequences may be added."""
 
     overwrite: Flag = False
     """Replace the evaluation in the output folder."""
@@ -86,6 +87,7 @@ class EvalCommand(Command):
         began = time.monotonic()
         folder = self.folder()
         finished = False
+        evaluations = []
         with StopRequest() as stop, contextlib.suppress(KeyboardInterrupt):
             evaluations = self.measure(folder, stop)
             finished = True
@@ -94,7 +96,15 @@ class EvalCommand(Command):
         if not finished:
             print(f"stopped. To continue, repeat the command with --resume --out {quoted(folder)}")
             return stop.status
-        return 0
+        unread = {s.sequence for e in evaluations for s in e.sequences if not s.readable}
+        if unread:
+            again = f"--resume --out {quoted(folder)}"
+            print(
+                f"These sequences cannot be read: {', '.join(sorted(unread))}. Replace their "
+                f"damaged files, then repeat the command with {again}",
+                file=sys.stderr,
+            )
+        return 1 if unread else 0
 
     def folder(self) -> Path:
         """Where to write to.
@@ -121,6 +131,7 @@ class EvalCommand(Command):
             Ttt3rError: if something cannot work.
         """
         import ttt3r
+        from ttt3r import rules
         from ttt3r.evaluation.reports.publish import publish
         from ttt3r.evaluation.runner import evaluate
         from ttt3r.evaluation.store import Store, check_folder
@@ -129,10 +140,9 @@ class EvalCommand(Command):
         check_folder(folder, resume=self.resume, overwrite=self.overwrite)
         plan = self.plan()
         model = ttt3r.load(self.model, self.device, self.precision)
-        everything = [
-            self.settings(plan, model, rule) for rule in dict.fromkeys(self.rule or (None,))
-        ]
-        RECORDERS[plan.protocol.task].check(everything[0].device)
+        named = [rules.import_rules(rule) for rule in self.rule] or [None]
+        everything = [self.settings(plan, model, rule) for rule in dict.fromkeys(named)]
+        RECORDERS[plan.protocol.task].check()
         shown = progress(plan.frames * len(everything), 0, memory_text, quiet=self.quiet)
         with (
             Store(
@@ -178,7 +188,7 @@ class EvalCommand(Command):
         """What the evaluation of one rule depends on.
 
         Raises:
-            SettingError: if the rule or the reset policy is unknown.
+            SettingError: if the rule or the reset is unknown.
         """
         from ttt3r.evaluation.runner import settings_of
         from ttt3r.stream.clips import open_session
@@ -186,7 +196,7 @@ class EvalCommand(Command):
 
         session = open_session(model, rule, self.reset)
         dtype = choose_precision(self.precision, session.device)
-        size = model.image_policy.size if self.size is None else self.size
+        size = model.preparation.size if self.size is None else self.size
         if size > LARGEST_SIZE:
             raise SettingError(f"images of {size} pixels are too large; at most {LARGEST_SIZE}")
         return settings_of(plan, session, size, str(dtype).removeprefix("torch."))
@@ -238,7 +248,7 @@ def rows(evaluations: "list[Evaluation]") -> list[tuple[str, ...]]:
     for evaluation in evaluations:
         mean = evaluation.means[-1]
         values = (mean.metrics.get(m.key) for m in metrics)
-        cells = ("-" if v is None else f"{v:.3f}" for v in values)
+        cells = (m.text(v) for m, v in zip(metrics, values, strict=True))
         rate = mean.frames_per_second
         counts = (str(mean.count), str(mean.dropped), str(mean.failed))
         length = "all" if mean.length is None else str(mean.length)

@@ -1,22 +1,22 @@
 """``ttt3r info``: what a run holds."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ttt3r.cli.command import Command, Debug, Flag, bytes_text, duration_text, option, print_pairs
+from ttt3r.cli.command import Command, Debug, Flag, duration_text, option, print_pairs
+from ttt3r.files import bytes_text
 
 if TYPE_CHECKING:
-    from ttt3r.stream.run import Run
+    from ttt3r.runs.reader import Run
 
 MEANING = {
     "complete": "",
     "running": "being written, or its program was killed; --resume goes on",
     "interrupted": "stopped early; --resume goes on",
-    "failed": "stopped by an error; --resume goes on once its cause is mended",
+    "failed": "stopped by an error; --resume goes on once its cause is fixed",
 }
 
 
@@ -35,7 +35,8 @@ class InfoCommand(Command):
     def main(self) -> int:
         """Print the summary."""
         from ttt3r.errors import RunError
-        from ttt3r.stream.run import MANIFEST, Run
+        from ttt3r.files import to_json
+        from ttt3r.runs.reader import MANIFEST, Run
 
         run = Run.open(self.run)
         try:
@@ -46,7 +47,7 @@ class InfoCommand(Command):
                 f"{run.folder / MANIFEST} is damaged ({error!r}); process the input again"
             ) from error
         if self.json:
-            print(json.dumps(facts, indent=2))
+            print(to_json(facts, indent=2))
         else:
             print_pairs(lines)
         return 0
@@ -56,7 +57,8 @@ def summary(run: "Run") -> dict[str, Any]:
     """All that is known about a run, as JSON values.
 
     `duration` is the time between the first and the last frame in seconds; `trajectory_length` the
-    way of the camera, in metres where the weights are metric; both None if unknown.
+    way of the camera through the frames that have a pose, in metres where the weights are metric;
+    both None if unknown.
     """
     sizes = _sizes(run.folder)
     return {
@@ -84,8 +86,8 @@ def length_unit(run: "Run") -> str:
 
 def _duration(run: "Run") -> float | None:
     """Seconds from the first to the last frame; None if there are no frames."""
-    from ttt3r.stream.frame_file import read_pose
-    from ttt3r.stream.run import frame_path
+    from ttt3r.runs.frame_file import read_pose
+    from ttt3r.runs.reader import frame_path
 
     count = len(run)
     if count == 0:

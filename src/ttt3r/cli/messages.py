@@ -9,10 +9,11 @@ from typing import Any
 
 PACKAGE = "ttt3r"
 WEIGHTS = "ttt3r.weights"  # its notes tell the licence, which is always shown
+SOURCES = "ttt3r.sources"  # its notes tell how the input was read
 
 
 def print_error(error: Exception) -> None:
-    """Print an error that the user can mend."""
+    """Print an error that the user can fix."""
     print(f"error: {error}", file=sys.stderr)
 
 
@@ -24,17 +25,20 @@ def print_warning(text: object) -> None:
 @contextlib.contextmanager
 def messages() -> Iterator[None]:
     """Show the package's log and Python's warnings on the standard error output meanwhile."""
-    package, weights = logging.getLogger(PACKAGE), logging.getLogger(WEIGHTS)
-    handler, level = _Handler(), weights.level
+    package, handler = logging.getLogger(PACKAGE), _Handler()
+    noting = [logging.getLogger(name) for name in (WEIGHTS, SOURCES)]
+    levels = [logger.level for logger in noting]
     package.addHandler(handler)
-    weights.setLevel(logging.INFO)
+    for logger in noting:
+        logger.setLevel(logging.INFO)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             yield
     finally:
         package.removeHandler(handler)
-        weights.setLevel(level)
+        for logger, level in zip(noting, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextlib.contextmanager
@@ -56,7 +60,7 @@ class _Handler(logging.Handler):
         try:
             if record.levelno >= logging.WARNING:
                 print_warning(record.getMessage())
-            elif record.name == WEIGHTS:
+            elif record.name == WEIGHTS or record.name.startswith(f"{SOURCES}."):
                 print(f"note: {record.getMessage()}", file=sys.stderr)
         except Exception:
             self.handleError(record)

@@ -2,22 +2,33 @@
 
 import contextlib
 import glob
+import logging
 import shlex
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from ttt3r.cli.command import Command, Debug, Flag, duration_text, option
+from ttt3r.cli.command import Command, Debug, Flag, command_line, duration_text, option
+from ttt3r.cli.fetch import fetch_for
 from ttt3r.cli.progress import memory_text, progress
 from ttt3r.cli.stopping import StopRequest
+from ttt3r.cli.viewing import facts_in, opened, wait_for_ctrl_c
+from ttt3r.errors import SettingError
 
 if TYPE_CHECKING:
     from ttt3r.stream.reconstruct import Reconstruction
+    from ttt3r.viewer.live import LiveViewer
 
-Output = Literal["points", "pose", "world", "rgb"]
+logger = logging.getLogger("ttt3r.run")
+
+BUILTIN = "builtin"
+EXPECT = (
+    "built-in weights: small, a rough picture of the scene only; for real results: "
+    "ttt3r fetch cut3r_512_dpt_4_64 (3.2 GB, non-commercial), then --model cut3r_512_dpt_4_64"
+)
 
 
 @dataclass(frozen=True)
@@ -33,24 +44,34 @@ class RunCommand(Command):
     out: Annotated[Path | None, option("DIR", "runs/NAME_OF_INPUT")] = None
     """Folder to write the run to."""
 
-    model: Annotated[str, option("MODEL")] = "builtin"
+    model: Annotated[str, option("MODEL")] = BUILTIN
     """Name of weights (see ttt3r models), a folder that ttt3r convert made, or a weight file."""
 
-    rule: Annotated[str | None, option("RULE", "the family's own; ttt3r for CUT3R")] = None
-    """How the state is updated. CUT3R: ttt3r, overwrite (as published), damped(RULE, FACTOR);
-    Point3R: fuse, append; StreamVGGT: keep_all, window(FRAMES), diverse(FRAMES); VGGT, Fast3R:
-    once (one look per stretch between resets), or anew for each frame keep_all, window(FRAMES)."""
+    fetch: Flag = False
+    """Fetch weights that are not on this machine; asks whether their licence is accepted."""
 
-    reset: Annotated[str, option("FRAMES")] = "100"
-    """Start afresh after this many frames, or never."""
+    accept_licence: Flag = False
+    """Accept the licence of the weights without being asked."""
+
+    rule: Annotated[str | None, option("RULE", "the family's own; ttt3r for CUT3R")] = None
+    """How the state is updated. CUT3R: ttt3r, overwrite (as published), ttsa3r, filt3r, recal3r,
+    brake, ortho, memix(RULE), paced(RULE), damped(RULE, FACTOR), split(RULE, RULE of the pose
+    memory), or your own as package.module:Class; Point3R: fuse, append; StreamVGGT: keep_all,
+    window(FRAMES), diverse(FRAMES); VGGT, Fast3R: once (one look per stretch between resets), or
+    anew for each frame keep_all, window(FRAMES)."""
+
+    reset: Annotated[str | None, option("FRAMES", "never")] = None
+    """Start a new segment after this many frames, such as 50 or 100, where a long stream drifts or
+    does not fit into memory."""
 
     stitch: Annotated[
         str | None, option("STITCHING", "pose where lengths are metric, else similarity")
     ] = None
     """How the stretches between resets are joined: pose, or similarity (carries scale)."""
 
-    outputs: Annotated[tuple[Output, ...], option("OUTPUT ...")] = ("points", "pose")
-    """What to compute, any of: points, pose, world, rgb."""
+    outputs: Annotated[tuple[str, ...], option("OUTPUT ...")] = ("points", "pose")
+    """What to compute, such as points, pose, world (points in the world) and rgb. What a network
+    cannot give is refused with a list of what it can."""
 
     size: Annotated[int | None, option("PIXELS", "as the weights were trained")] = None
     """Longer side of the images that the network sees."""
@@ -64,8 +85,11 @@ class RunCommand(Command):
     end: Annotated[float | None, option("SECONDS", "the last frame")] = None
     """Skip what comes from then on, counted from the first frame."""
 
-    fps: Annotated[float, option("RATE")] = 30.0
-    """Frames per second of images, which carry no time of their own."""
+    fps: Annotated[float | None, option("RATE", "30")] = None
+    """Frames per second of images and bare video streams, which carry no time of their own."""
+
+    video_stream: Annotated[int | None, option("NUMBER", "the one with the most pixels")] = None
+    """Which video stream of the file to read, counted from 0."""
 
     rotate: Annotated[int, option("DEGREES")] = 0
     """Turn the images clockwise first, by 90, 180 or 270 degrees."""
@@ -77,7 +101,7 @@ class RunCommand(Command):
     """Where to compute: auto, cpu, cuda, cuda:1, …"""
 
     precision: Annotated[str, option("TYPE")] = "auto"
-    """auto (bf16 where a GPU supports it), float32, bf16 or fp16."""
+    """float32, bfloat16, float16, or auto: bfloat16 where a GPU supports it."""
 
     checkpoint_every: Annotated[int, option("FRAMES")] = 25
     """Frames between two checkpoints; a killed run goes on from the last one."""
@@ -88,6 +112,25 @@ class RunCommand(Command):
     overwrite: Flag = False
     """Replace the run in the output folder."""
 
+    no_summary: Flag = False
+    """Do not draw summary.png, the picture of the run."""
+
+    view: Flag = False
+    """Show the run in a browser while it goes on, and afterwards until Ctrl-C; see ttt3r view for
+    --host, --port, --token and --open."""
+
+    host: Annotated[str, option("ADDRESS")] = "127.0.0.1"
+    """With --view: where to listen."""
+
+    port: Annotated[int | None, option("PORT", "8012, or the next free one")] = None
+    """With --view: port to listen on."""
+
+    token: Annotated[str | None, option("TEXT", "none on this machine")] = None
+    """With --view: what the address must hold."""
+
+    open: Flag = False
+    """With --view: open the page in this machine's browser."""
+
     quiet: Flag = False
     """Show warnings and errors only."""
 
@@ -96,19 +139,37 @@ class RunCommand(Command):
     def main(self) -> int:
         """Run until the input ends or a signal stops it."""
         command = replace(self, out=self.out or default_out(self.input))
+        if not self.view:
+            return command.reconstruct(None)
+        if "pose" not in self.outputs:
+            raise SettingError("--view shows a path, so add pose to --outputs")
+        assert command.out is not None
+        with opened(command.out, command) as viewer:
+            status = command.reconstruct(viewer)
+            if status == 0:
+                print("the page stays until Ctrl-C", flush=True)
+                wait_for_ctrl_c()
+            return status
+
+    def reconstruct(self, viewer: "LiveViewer | None") -> int:
+        """Do it; return the exit status."""
         began = time.monotonic()
         finished = None
         with StopRequest() as stop, contextlib.suppress(KeyboardInterrupt):
-            reconstruction = command.prepare(stop)
+            reconstruction = self.prepare(stop)
             if reconstruction.resumed_at and not self.quiet:
                 print(f"going on after {reconstruction.resumed_at} frames")
-            if command.consume(reconstruction, stop):
+            if self.model == BUILTIN and not self.quiet:
+                print(EXPECT)
+            if self.consume(reconstruction, stop, viewer):
                 finished = reconstruction
+        seconds = time.monotonic() - began
+        picture = None if self.no_summary else self.draw()
         if finished is None:
-            print(f"stopped. To continue:\n  {resume_line(command)}")
+            print(f"stopped. To continue:\n  {resume_line(self)}")
             return stop.status
         if not self.quiet:
-            command.summarise(finished, time.monotonic() - began)
+            self.summarise(finished, seconds, picture)
         return 0
 
     def prepare(self, stop: StopRequest) -> "Reconstruction":
@@ -117,33 +178,47 @@ class RunCommand(Command):
         Raises:
             Ttt3rError: if something cannot work.
         """
+        from ttt3r import rules
+        from ttt3r.runs.folder import RunFolder
+        from ttt3r.sources import open_source
         from ttt3r.stream.reconstruct import reconstruct
 
-        return reconstruct(
+        assert self.out is not None
+        folder = RunFolder(self.out, self.resume, self.overwrite, self.checkpoint_every)
+        folder.check()
+        source = open_source(
             self.input,
-            model=self.model,
-            rule=self.rule,
-            reset=self.reset,
-            stitch=self.stitch,
-            outputs=self.outputs,
-            size=self.size,
-            out=self.out,
-            resume=self.resume,
-            overwrite=self.overwrite,
-            checkpoint_every=self.checkpoint_every,
             stride=self.stride,
             start=self.start,
             end=self.end,
             fps=self.fps,
+            video_stream=self.video_stream,
             rotate=self.rotate,
             crop=self.crop,
+        )
+        if self.fetch:
+            fetch_for(self.model, self.accept_licence, lambda: stop.signal != 0)
+        return reconstruct(
+            source,
+            model=self.model,
+            rule=self.rule and rules.import_rules(self.rule),
+            reset=self.reset,
+            stitch=self.stitch,
+            outputs=self.outputs,
+            size=self.size,
+            out=folder,
             device=self.device,
             precision=self.precision,
             stop_when=lambda: stop.signal != 0,
         )
 
-    def consume(self, reconstruction: "Reconstruction", stop: StopRequest) -> bool:
+    def consume(
+        self, reconstruction: "Reconstruction", stop: StopRequest, viewer: "LiveViewer | None"
+    ) -> bool:
         """Let the frames pass; return whether all of them did."""
+        assert self.out is not None
+        if viewer is not None:
+            viewer.tell(facts_in(self.out))
         device = str(reconstruction.session.device)
         shown = progress(
             reconstruction.total,
@@ -155,14 +230,38 @@ class RunCommand(Command):
             while not stop.signal:
                 prediction = next(reconstruction, None)
                 if prediction is None:
+                    if viewer is not None:
+                        viewer.tell(facts_in(self.out))
                     return True
                 update(prediction.index + 1)
+                if viewer is not None:
+                    viewer.show(prediction)
         return False
 
-    def summarise(self, reconstruction: "Reconstruction", seconds: float) -> None:
+    def draw(self) -> Path | None:
+        """Draw the picture of the run; None if that did not work, which a warning says."""
+        from ttt3r.errors import RunError
+        from ttt3r.files import user_path
+        from ttt3r.runs.reader import SUMMARY, Run
+        from ttt3r.summary.picture import write_summary
+
+        path = user_path(str(self.out)) / SUMMARY
+        try:
+            run = Run.open(path.parent)
+            if len(run) == 0:  # stopped before the first frame
+                return None
+            write_summary(run, path)
+        except (OSError, RunError) as error:
+            logger.warning("the run is whole, but %s was not drawn: %s", path, error)
+            return None
+        return path
+
+    def summarise(
+        self, reconstruction: "Reconstruction", seconds: float, picture: Path | None
+    ) -> None:
         """Say what was done, where it is, and what to do next."""
         from ttt3r.cli.info import length_unit, trajectory_length
-        from ttt3r.stream.run import Run
+        from ttt3r.runs.reader import Run
 
         run = Run.open(str(self.out))
         done = reconstruction.done - reconstruction.resumed_at
@@ -172,29 +271,21 @@ class RunCommand(Command):
             line += f"; the camera's path is {length:.3f} {length_unit(run)} long"
         folder = shlex.quote(str(self.out))
         print(f"{line}\nrun: {self.out}")
+        if picture is not None:
+            print(f"picture: {picture}")
         print(f"next: ttt3r info {folder}\n      ttt3r export {folder} --to ply")
 
 
 def default_out(source: str) -> Path:
     """Folder for the run of an input, named after it."""
-    path = Path(source)
-    while glob.has_magic(path.name):
+    path = Path(source).expanduser()
+    while glob.has_magic(path.name) and not path.exists():
         path = path.parent
     name = path.resolve().name if path.is_dir() else path.stem
+    name = name.encode("utf-8", "replace").decode()  # the input's own name is checked later
     return Path("runs") / (name or "run")
 
 
 def resume_line(command: RunCommand) -> str:
     """The command line that goes on with an interrupted run."""
-    command = replace(command, resume=True, overwrite=False)
-    words = ["ttt3r", "run", command.input]
-    for field in fields(command):
-        value = getattr(command, field.name)
-        if field.name == "input" or value == field.default:
-            continue
-        words.append("--" + field.name.replace("_", "-"))
-        if isinstance(value, tuple):
-            words.extend(value)
-        elif value is not True:
-            words.append(str(value))
-    return shlex.join(words)
+    return command_line("run", "input", replace(command, resume=True, overwrite=False))

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from ttt3r.cli.command import Command, Debug, Flag, bytes_text, duration_text, option
+from ttt3r.cli.command import Command, Debug, Flag, duration_text, option
 from ttt3r.cli.progress import memory_text, progress
 from ttt3r.cli.stopping import StopRequest
 from ttt3r.errors import SettingError
+from ttt3r.files import bytes_text
 
 if TYPE_CHECKING:
     from ttt3r.scenes import Scene

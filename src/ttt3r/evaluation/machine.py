@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ttt3r import __version__
+from ttt3r.version import __version__
 
 CLEAR_REFERENCES, RESET_PEAK = Path("/proc/self/clear_refs"), "5"
 
@@ -26,6 +26,7 @@ def facts(device: torch.device) -> dict[str, str]:
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": f"{cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "device": str(device),
     }
     if device.type == "cuda":
         known["gpu"] = torch.cuda.get_device_name(device)
@@ -56,7 +57,7 @@ def _git(folder: Path, *words: str) -> str:
 def cpu_name() -> str:
     """Return the processor's model, and the unit that decides the speed of bfloat16 products."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     known = {
@@ -86,7 +87,7 @@ def peak_memory(device: torch.device | None = None) -> int | None:
     if device is not None and device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:  # of this program alone; getrusage also counts the parent between fork and exec
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text("utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     except OSError:
@@ -104,4 +105,4 @@ def reset_peak_memory(device: torch.device | None = None) -> None:
     if device is not None and device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with contextlib.suppress(OSError):
-        CLEAR_REFERENCES.write_text(RESET_PEAK)
+        CLEAR_REFERENCES.write_text(RESET_PEAK, "ascii")

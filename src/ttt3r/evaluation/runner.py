@@ -1,4 +1,4 @@
-"""Stream sequences through a session, score them at every length, and write what was found.
+"""Show sequences to a session, score them at every length, and write what was found.
 
 A streaming model has seen only the first N frames when it answers the N-th, so one pass over the
 longest length gives the answers for all shorter ones. A model that looks once at a whole clip takes
@@ -6,10 +6,10 @@ a pass for each length.
 """
 
 import dataclasses
-import functools
+import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,10 +19,11 @@ from ttt3r.errors import InputError, SettingError
 from ttt3r.evaluation import machine
 from ttt3r.evaluation.datasets.base import Task
 from ttt3r.evaluation.protocols import Protocol
-from ttt3r.evaluation.results import Evaluation, Score, SequenceScores, Settings, means
-from ttt3r.evaluation.sequences import First, Sequence
+from ttt3r.evaluation.results import Evaluation, Length, Score, SequenceScores, Settings
+from ttt3r.evaluation.sequences import Sequence
 from ttt3r.evaluation.store import Store, explained
 from ttt3r.evaluation.tasks import RECORDERS, Outcome, Recorder
+from ttt3r.files import as_text
 from ttt3r.models.base import SetModel, StreamModel
 from ttt3r.stream.base import SessionBase
 from ttt3r.stream.clips import ClipSession, open_session
@@ -32,8 +33,9 @@ from ttt3r.types import Frame
 # Frames without which a task has no answer: a similarity takes three positions.
 SHORTEST: dict[Task, int] = {"pose": 3, "depth": 1, "recon": 1}
 
-Length = int | None
 Update = Callable[[int], None]
+
+logger = logging.getLogger("ttt3r.evaluation")
 
 
 @dataclass(frozen=True)
@@ -43,25 +45,32 @@ class Plan:
     Attributes:
         protocol: how to score.
         lengths: numbers of frames to score at, ascending; None for all there are.
-        sequences: opened, in order.
-        complete: whether these are all that published tables contain.
+        sequences: those that could be opened, in order.
+        known: names of all sequences that published tables contain.
+        unreadable: names of the sequences that cannot be read, to the reason. Sequences in which a
+            frame turns out to be damaged are added, so that no other rule tries them again.
     """
 
     protocol: Protocol
     lengths: tuple[Length, ...]
     sequences: tuple[Sequence, ...]
-    complete: bool
+    known: tuple[str, ...] = ()
+    unreadable: dict[str, str] = field(default_factory=dict)
 
     @property
     def content(self) -> dict[str, str]:
-        """What tells the sequences from others of the same names, where they lie in files."""
-        known = {s.name: getattr(s, "digest", None) for s in self.sequences}
-        return {name: digest for name, digest in known.items() if digest is not None}
+        """All names, to what tells their data from others of the same name."""
+        return dict.fromkeys(self.unreadable, "") | {s.name: s.digest for s in self.sequences}
 
     @property
     def frames(self) -> int:
         """Number of frames that one rule sees."""
         return sum(len(sequence) for sequence in self.sequences)
+
+    def note_unreadable(self, name: str, error: InputError) -> None:
+        """Remember that a sequence cannot be read, and say so."""
+        self.unreadable[name] = as_text(str(error).splitlines()[0])
+        logger.warning("%s is left out: %s", name, self.unreadable[name])
 
 
 def make_plan(
@@ -72,6 +81,9 @@ def make_plan(
 ) -> Plan:
     """Open the sequences of a protocol.
 
+    A sequence of the dataset that is missing or damaged counts as failed, as long as another one
+    can be opened.
+
     Args:
         protocol: what to measure.
         root: folder of the dataset.
@@ -79,7 +91,8 @@ def make_plan(
         names: sequences to take; all that published tables contain if empty.
 
     Raises:
-        InputError: if a sequence is missing or damaged, or two have one name.
+        InputError: if no sequence can be opened, a name is unknown to the dataset and cannot be
+            opened, or two sequences have one name.
         SettingError: if a length is beyond the protocol's, or too short to score.
     """
     lengths = lengths or (protocol.frames,)
@@ -99,19 +112,24 @@ def make_plan(
     others = tuple(name for name in dict.fromkeys(names) if name not in known)
     chosen = (*(name for name in known if name in names), *others) or known
     selection = dataclasses.replace(protocol.selection, frames=lengths[-1])
-    opened = []
+    opened, failed = [], {}
     for name in chosen:
         try:
             opened.append(protocol.data.open(root, name, selection))
         except InputError as error:
-            if name not in others:
-                raise
-            listed = f"Those that published tables contain: {', '.join(known)}"
-            raise InputError(f"{error}\n{listed}") from error
+            if name in others:
+                listed = f"Those that published tables contain: {', '.join(known)}"
+                raise InputError(f"{error}\n{listed}") from error
+            failed[name] = error
+    if not opened:
+        raise next(iter(failed.values()))
     titles = [sequence.name for sequence in opened]
     if len(set(titles)) < len(titles):
         raise InputError(f"two sequences have one name, of {', '.join(titles)}. Rename one.")
-    return Plan(protocol, lengths, tuple(opened), chosen == known)
+    plan = Plan(protocol, lengths, tuple(opened), known)
+    for name, error in failed.items():
+        plan.note_unreadable(name, error)
+    return plan
 
 
 def settings_of(plan: Plan, session: SessionBase, size: int, precision: str) -> Settings:
@@ -123,15 +141,12 @@ def settings_of(plan: Plan, session: SessionBase, size: int, precision: str) -> 
         variant=protocol.variant,
         data=protocol.dataset,
         lengths=plan.lengths,
-        sequences=tuple(sequence.name for sequence in plan.sequences),
-        complete=plan.complete,
         model=weights.name,
         fingerprint=weights.sha256,
         rule=values.to_text(session.rule),
         reset=values.to_text(session.reset),
         size=size,
         precision=precision,
-        device=session.device.type,
     )
 
 
@@ -144,43 +159,50 @@ def evaluate(
 ) -> Evaluation:
     """Run one rule over every sequence that is not done yet, and write its summary.
 
+    The summary has every sequence that was ever evaluated in the folder under the rule. A sequence
+    that cannot be read counts as failed at all lengths, and is tried again when the evaluation is
+    resumed.
+
     Args:
         plan: what to show.
         model: the network.
         store: where to read from what is done, and where to write.
-        settings: as from `settings_of`; rule and reset policy are taken from here.
+        settings: as from `settings_of`; rule and reset are taken from here.
         progress: called after each frame with the number of frames done, those of sequences that
             were done before included.
 
     Raises:
-        InputError: if a frame cannot be read.
         RunError: if something cannot be written.
     """
-    evaluation = Evaluation(settings, machine.facts(torch.device(settings.device)), (), ())
-    label, done, finished = evaluation.label, 0, []
-    for sequence in plan.sequences:
-        scores = store.read(label, sequence.name)
-        if scores is None:
-            folder = store.sequence(label, sequence.name)
-            with explained(store.folder):
-                folder.mkdir(parents=True, exist_ok=True)
-                report = functools.partial(_from, done, progress)
-                scores = _measure(plan, model, settings, sequence, folder, report)
-                store.write(label, scores)
-        finished.append(scores)
-        done += len(sequence)
-        progress(done)
-    evaluation = dataclasses.replace(
-        evaluation, sequences=tuple(finished), means=means(settings, finished)
-    )
+    label, done = settings.label, 0
+    facts = machine.facts(open_session(model, settings.rule, settings.reset).device)
     with explained(store.folder):
+        for sequence in plan.sequences:
+            scores = store.read(label, sequence.name)
+            if sequence.name not in plan.unreadable and not (scores and scores.readable):
+                try:
+                    report = _counting_from(done, progress)
+                    scores = _measure(plan, model, settings, sequence, store, report)
+                    store.write(label, dataclasses.replace(scores, facts=facts))
+                except InputError as error:
+                    plan.note_unreadable(sequence.name, error)
+            done += len(sequence)
+            progress(done)
+        for name, why in plan.unreadable.items():
+            before = store.read(label, name)
+            if before is None or not before.readable:
+                failed = (Score(length, 0, "failed", note=why) for length in plan.lengths)
+                store.write(label, SequenceScores(name, (0, 0), tuple(failed)))
+        order = {name: number for number, name in enumerate(plan.known)}
+        found = sorted(store.read_all(label), key=lambda s: order.get(s.sequence, len(order)))
+        complete = {scores.sequence for scores in found} == set(plan.known)
+        evaluation = Evaluation(settings, tuple(found), complete)
         store.write_summary(evaluation)
     return evaluation
 
 
-def _from(start: int, progress: Update, done: int) -> None:
-    """Report progress that counts on from a start."""
-    progress(start + done)
+def _counting_from(start: int, progress: Update) -> Update:
+    return lambda done: progress(start + done)
 
 
 def _measure(
@@ -188,20 +210,33 @@ def _measure(
     model: StreamModel | SetModel,
     settings: Settings,
     sequence: Sequence,
-    folder: Path,
+    store: Store,
     progress: Update,
 ) -> SequenceScores:
     """Show a sequence as often as its lengths take, and score it at all of them."""
-    parts = []
-    for frames, lengths in passes(_session(model, settings), plan.lengths, sequence):
-        session, part = _session(model, settings), First(sequence, frames)
-        recorder = _recorder(plan.protocol, part, session, settings.size, folder)
+    folder = store.sequence(settings.label, sequence.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    recorder_of, parts = RECORDERS[settings.task], []
+
+    def session() -> SessionBase:
+        return open_session(model, settings.rule, settings.reset, recorder_of.outputs)
+
+    preparation = dataclasses.replace(model.preparation, size=settings.size)
+    for frames, lengths in passes(session(), plan.lengths, sequence):
+        recorder = recorder_of(plan.protocol, sequence.first(frames), preparation, folder)
         # A pass before the last counts as nothing done, but lets a signal through.
         share = int(lengths[-1] == plan.lengths[-1])
         parts.append(
-            run_sequence(session, recorder, lengths, lambda n, share=share: progress(share * n))
+            run_sequence(session(), recorder, lengths, lambda n, share=share: progress(share * n))
         )
-    return _joined(parts)
+    peaks = [part.peak_memory for part in parts if part.peak_memory is not None]
+    return dataclasses.replace(
+        parts[-1],
+        scores=tuple(score for part in parts for score in part.scores),
+        peak_memory=max(peaks, default=None),
+        seconds=sum(part.seconds or 0.0 for part in parts),
+        digest=sequence.digest,
+    )
 
 
 def passes(
@@ -239,6 +274,7 @@ def run_sequence(
     """
     began, device = time.perf_counter(), session.device
     machine.reset_peak_memory(device)
+    recorder.device = device
     try:
         seconds, note = _show(session, recorder, progress)
         peak = machine.peak_memory(device)
@@ -249,22 +285,11 @@ def run_sequence(
             frames = min(wanted, len(seconds))
             if note and frames < min(wanted, len(recorder.sequence)):
                 outcome = Outcome("failed", note=note)
-            elif frames in outcomes:
-                outcome = outcomes[frames]
             else:
-                outcome = outcomes[frames] = _score(recorder, frames)
-            taken = sum(seconds[:frames])
-            scores.append(
-                Score(
-                    length=length,
-                    frames=frames,
-                    status=outcome.status,
-                    metrics=outcome.metrics,
-                    note=outcome.note,
-                    weight=outcome.weight,
-                    frames_per_second=frames / taken if taken else None,
-                )
-            )
+                outcome = outcomes[frames] = outcomes.get(frames) or _score(recorder, frames)
+            rate = frames / sum(seconds[:frames]) if sum(seconds[:frames]) else None
+            parts = outcome.status, outcome.metrics, outcome.note, outcome.weight
+            scores.append(Score(length, frames, *parts, frames_per_second=rate))
         if seconds:  # else a shorter pass may have left something better
             recorder.keep()
     finally:
@@ -323,17 +348,6 @@ def _show(session: SessionBase, recorder: Recorder, progress: Update) -> tuple[l
         progress(len(seconds))
 
 
-def _joined(parts: list[SequenceScores]) -> SequenceScores:
-    """Join what several passes over one sequence found."""
-    peaks = [part.peak_memory for part in parts if part.peak_memory is not None]
-    return dataclasses.replace(
-        parts[-1],
-        scores=tuple(score for part in parts for score in part.scores),
-        peak_memory=max(peaks, default=None),
-        seconds=sum(part.seconds or 0.0 for part in parts),
-    )
-
-
 def _score(recorder: Recorder, frames: int) -> Outcome:
     try:
         return recorder.score(frames)
@@ -347,15 +361,3 @@ def _out_of_memory(error: Exception) -> str:
     if text is None:
         raise error
     return text
-
-
-def _session(model: StreamModel | SetModel, settings: Settings) -> SessionBase:
-    outputs = RECORDERS[settings.task].outputs
-    return open_session(model, settings.rule, settings.reset, outputs)
-
-
-def _recorder(
-    protocol: Protocol, sequence: Sequence, session: SessionBase, size: int, folder: Path
-) -> Recorder:
-    policy = dataclasses.replace(session.model.image_policy, size=size)
-    return RECORDERS[protocol.task](protocol, sequence, policy, folder)

@@ -29,7 +29,7 @@ class Spool:
 
         Raises:
             InputError: if their shape is not that of the rows before.
-            OSError: if the disk is full, say.
+            OSError: if the disk is full, for example.
         """
         if self.row not in (None, rows.shape[1:]):
             raise InputError(f"rows of shape {rows.shape[1:]} cannot follow rows of {self.row}")
@@ -50,9 +50,3 @@ class Spool:
         """Delete the file."""
         self._file.close()
         self.path.unlink(missing_ok=True)
-
-    def __enter__(self) -> "Spool":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()

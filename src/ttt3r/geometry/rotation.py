@@ -15,7 +15,7 @@ def matrix_from_quaternion(quaternion: Float[Tensor, "*batch 4"]) -> Float[Tenso
         quaternion: [*batch, 4], real part first.
 
     Returns:
-        Rotation matrices [*batch, 3, 3]; NaN for a zero quaternion, which is no rotation.
+        Rotation matrices [*batch, 3, 3]; NaN for a zero quaternion, which is not a rotation.
     """
     w, x, y, z = quaternion.unbind(-1)
     s = 2.0 / quaternion.square().sum(-1)

@@ -63,19 +63,6 @@ def encoding_from_pose(pose: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*bat
     return torch.cat([pose[..., :3, 3], quaternion_from_matrix(pose[..., :3, :3])], dim=-1)
 
 
-def cumulative_product(
-    transforms: Float[Tensor, "*batch n 4 4"],
-) -> Float[Tensor, "*batch n 4 4"]:
-    """Chain transforms: entry i is T₀ T₁ … Tᵢ.
-
-    If Tᵢ takes frame i's coordinates to those of frame i − 1, entry i takes them to the world.
-    """
-    products = list(transforms.unbind(-3))
-    for i in range(1, len(products)):
-        products[i] = products[i - 1] @ products[i]
-    return torch.stack(products, dim=-3) if products else transforms
-
-
 def similarity_scale(transform: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch"]:
     """Return the scale s of similarities: the root mean square length of the columns of s R."""
     return transform[..., :3, :3].square().sum((-2, -1)).div(3.0).sqrt()

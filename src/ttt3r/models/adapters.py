@@ -4,8 +4,8 @@ A stream of looks looks again at all frames with every new one: that is what an 
 costs with such a network. Where a clip is there as a whole, `SetModel.predict` looks once.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -14,38 +14,28 @@ from torch import Tensor
 
 from ttt3r import values
 from ttt3r.errors import SettingError
-from ttt3r.geometry import se3
 from ttt3r.models.base import (
     SetModel,
-    SetOutput,
     State,
-    StepOutput,
     StreamModel,
     Tokens,
     Views,
+    only_images,
+    poses_of,
 )
-from ttt3r.models.streamvggt_policies import KeepAll, Window
+from ttt3r.models.growing import Entries
+from ttt3r.models.streamvggt.policies import KeepAll, Window
+from ttt3r.types import Reading
 
 
 @dataclass(frozen=True)
-class Once:
+class Once(values.Value):
     """Look once at a whole clip, when it has ended: for `stream.clips`, not for single frames."""
 
     name: ClassVar[str] = "once"
 
 
-POLICIES: dict[str, type] = {"once": Once, "keep_all": KeepAll, "window": Window}
-
-
-def parse_policy(rule: Any = None) -> Once | KeepAll | Window:
-    """Return how a network that looks at all views at once is shown a stream; None means "once".
-
-    Raises:
-        SettingError: if a text names no policy.
-    """
-    if rule is None:
-        return Once()
-    return values.from_text(rule, POLICIES, "policy") if isinstance(rule, str) else rule
+POLICIES = values.Registry("policy", [Once, KeepAll, Window], default=Once())
 
 
 @dataclass(frozen=True)
@@ -54,13 +44,13 @@ class SetState(State):
 
     Attributes:
         age: frames remembered by each stream, of which a window may have dropped some.
-        images: RGB in [-1, 1], oldest first.
+        images: RGB in [-1, 1], oldest first, [batch, frames, 3, height, width] by the name "rgb".
     """
 
     grows: ClassVar[frozenset[str]] = frozenset({"images"})
 
     age: Int[Tensor, " batch"]
-    images: Float[Tensor, "batch frames 3 height width"]
+    images: Mapping[str, Tensor]
 
 
 class _Adapter:
@@ -69,7 +59,7 @@ class _Adapter:
     def __init__(self, model: StreamModel | SetModel) -> None:
         self.model = model
         self.capabilities = model.capabilities
-        self.image_policy = model.image_policy
+        self.preparation = model.preparation
         self.weights = model.weights
 
     @property
@@ -97,7 +87,7 @@ class SetStream(_Adapter):
         Raises:
             SettingError: if the text names neither.
         """
-        policy = KeepAll() if rule is None else parse_policy(rule)
+        policy = KeepAll() if rule is None else POLICIES.parse(rule)
         if isinstance(policy, Once):
             raise SettingError(
                 '"once" answers when a clip has ended, as ttt3r.reconstruct and the commands do; a '
@@ -109,7 +99,7 @@ class SetStream(_Adapter):
         """State of `batch` streams before their first frame."""
         return SetState(
             age=torch.zeros(batch, dtype=torch.int64, device=self.device),
-            images=torch.zeros(batch, 0, 3, 0, 0, device=self.device),
+            images={"rgb": torch.zeros(batch, 0, 3, 0, 0, device=self.device)},
         )
 
     def reset(
@@ -132,14 +122,11 @@ class SetStream(_Adapter):
         Raises:
             SettingError: if there are none, or ray maps.
         """
-        if views.image is None or views.ray_map is not None:
-            raise SettingError("this family takes images only")
-        size = views.image.shape[-2], views.image.shape[-1]
-        here = views.has_image
+        image, here = only_images(views), views.has_image
         if here is None:
-            here = torch.ones(len(views.image), dtype=torch.bool, device=views.image.device)
+            here = torch.ones(len(image), dtype=torch.bool, device=image.device)
         self._all_or_none(here, "have an image")
-        return Tokens(views.image.flatten(2).mT, size, here)
+        return Tokens(image.flatten(2).mT, (image.shape[-2], image.shape[-1]), here)
 
     def step(
         self,
@@ -148,28 +135,34 @@ class SetStream(_Adapter):
         rule: KeepAll | Window,
         outputs: Collection[str] = ("points", "pose"),
         update: Bool[Tensor, " batch"] | None = None,
-    ) -> tuple[SetState, StepOutput]:
+    ) -> tuple[SetState, Reading]:
         """Look at all frames that are kept and the new one, and answer for that.
 
         Raises:
             SettingError: if the images change their size, or the streams of a batch do not update
                 together.
         """
-        image = tokens.features.mT.unflatten(2, tokens.size)[:, None]
-        kept = state.images
-        if kept.shape[1] and kept.shape[-2:] != image.shape[-2:]:
+        image = tokens.features.mT.unflatten(2, tokens.size)
+        if update is not None:
+            self._all_or_none(update, "update")
+        past = Entries.of(state.images, 1)
+        kept = past.buffer("rgb")
+        if past.count and kept.shape[-2:] != image.shape[-2:]:
             raise SettingError(
                 f"this stream has images of {kept.shape[-1]}x{kept.shape[-2]} pixels, and now one "
                 f"of {image.shape[-1]}x{image.shape[-2]}; begin another stream"
             )
-        seen = torch.cat([kept, image], dim=1) if kept.shape[1] else image
-        output = self.model.predict(seen, outputs).view(-1)
-        if update is not None:
-            self._all_or_none(update, "update")
-            if not bool(update.any()):
-                return state, output
-        if rule.frames is not None and seen.shape[1] > rule.frames:
-            seen = torch.cat([seen[:, :1], seen[:, seen.shape[1] - rule.frames + 1 :]], dim=1)
+        seen = past.take() if past.count else None
+        if seen is None:
+            rows = [list(range(past.count))] * len(image)
+            seen = past.moved(rows, rule.frames, {"rgb": image.shape[1:]}).take()
+            assert seen is not None  # what was just moved has room
+        seen.buffer("rgb")[:, seen.slots[-1]] = image
+        output = self.model.predict(seen.read("rgb"), outputs).view(-1)
+        if update is not None and not bool(update.any()):
+            return state, output
+        if rule.frames is not None and seen.count > rule.frames:
+            seen = seen.keep([0, *range(seen.count - rule.frames + 1, seen.count)])
         return SetState(age=state.age + 1, images=seen), output
 
     @staticmethod
@@ -196,7 +189,7 @@ class StreamSet(_Adapter):
         self,
         images: Float[Tensor, "batch views 3 height width"],
         outputs: Collection[str] = ("points", "pose"),
-    ) -> SetOutput:
+    ) -> Reading:
         """Show the views one after the other; what is said of one knows those before it.
 
         Raises:
@@ -206,20 +199,13 @@ class StreamSet(_Adapter):
         if not images.shape[1]:
             raise SettingError("a set needs at least one view")
         state = self.model.initial_state(self.rule, len(images))
-        said: list[StepOutput] = []
+        said: list[Reading] = []
         for image in images.unbind(1):
             tokens = self.model.encode(Views(image=image))
             state, output = self.model.step(state, tokens, self.rule, outputs)
             said.append(output)
-        encodings = _stacked([output.pose_encoding for output in said])
-        return SetOutput(
-            points=_stacked([output.points for output in said]),
-            confidence=_stacked([output.confidence for output in said]),
-            world_points=_stacked([output.world_points for output in said]),
-            world_confidence=_stacked([output.world_confidence for output in said]),
-            world_from_camera=None if encodings is None else se3.pose_from_encoding(encodings),
-            intrinsics=_stacked([output.intrinsics for output in said]),
-        )
+        output = Reading.stack(said)
+        return replace(output, world_from_camera=poses_of(output))
 
 
 def as_stream(model: StreamModel | SetModel) -> StreamModel:
@@ -242,9 +228,3 @@ def as_set(model: StreamModel | SetModel, rule: Any = None) -> SetModel:
     if rule is not None:
         raise SettingError("this model looks at all views at once and takes no rule")
     return model
-
-
-def _stacked(items: Sequence[Tensor | None]) -> Tensor | None:
-    """Stack what was said of each view, if it was said of all."""
-    there = [item for item in items if item is not None]
-    return torch.stack(there, 1) if len(there) == len(items) else None

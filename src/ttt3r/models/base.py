@@ -5,7 +5,7 @@ passed in and handed back; nothing is kept inside the module between calls.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -14,52 +14,45 @@ from torch import Tensor
 
 from ttt3r.errors import SessionError, SettingError
 from ttt3r.geometry import se3
-from ttt3r.types import ImagePolicy
+from ttt3r.types import OUTPUTS, Preparation, Reading
 
 # `typing.Self` cannot be checked by beartype on single methods, hence the variable.
 AnyState = TypeVar("AnyState", bound="State")
 
-OUTPUTS = ("points", "pose", "world", "rgb")
-
-
-def check_outputs(outputs: Collection[str]) -> frozenset[str]:
-    """Return `outputs` as a set, reading "self" as "points".
-
-    Raises:
-        SettingError: if a name is not one of "points", "pose", "world", "rgb".
-    """
-    names = frozenset("points" if name == "self" else name for name in outputs)
-    unknown = sorted(names.difference(OUTPUTS))
-    if unknown:
-        raise SettingError(
-            f"unknown output {', '.join(map(repr, unknown))}; choose from {', '.join(OUTPUTS)}"
-        )
-    return names
-
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a family can give; commands report what is missing instead of inventing it."""
+    """What a network can give; commands report what is missing instead of inventing it.
 
+    Attributes:
+        outputs: names of outputs, see `ttt3r.types.Reading`.
+        metric_scale: whether lengths are metres.
+        constant_memory: whether the state stays as large as it is.
+    """
+
+    outputs: tuple[str, ...] = ("points", "pose", "world")
     metric_scale: bool = False
-    pose: bool = False
-    world_points: bool = False
-    rgb: bool = False
     constant_memory: bool = False
 
-    def check(self, outputs: Collection[str]) -> None:
-        """Refuse outputs that the family cannot give.
+    def check(self, outputs: Collection[str]) -> frozenset[str]:
+        """Return `outputs` as a set, reading "self" as "points".
 
         Raises:
-            SettingError: if there are any.
+            SettingError: if a name is unknown, or the network cannot give an output.
         """
-        given = {"points": True, "pose": self.pose, "world": self.world_points, "rgb": self.rgb}
-        lacking = sorted(name for name in outputs if not given.get(name, False))
-        if lacking:
-            names = ", ".join(name for name, there in given.items() if there)
+        names = frozenset("points" if name == "self" else name for name in outputs)
+        unknown = sorted(names.difference(OUTPUTS))
+        if unknown:
             raise SettingError(
-                f"this family of networks cannot give {', '.join(lacking)}, only {names}"
+                f"unknown output {', '.join(map(repr, unknown))}; choose from {', '.join(OUTPUTS)}"
             )
+        lacking = sorted(names.difference(self.outputs))
+        if lacking:
+            raise SettingError(
+                f"this network cannot give {', '.join(lacking)}, only {', '.join(self.outputs)}; "
+                "leave the former out, or load other weights"
+            )
+        return names
 
 
 @dataclass(frozen=True)
@@ -79,6 +72,19 @@ class Views:
     has_ray_map: Bool[Tensor, " batch"] | None = None
 
 
+def only_images(views: Views) -> Float[Tensor, "batch 3 height width"]:
+    """Return the images of views, for networks that read nothing else.
+
+    Raises:
+        SettingError: if there is no image, or there are ray maps.
+    """
+    if views.image is None or views.ray_map is not None:
+        raise SettingError(
+            "this network reads images only: give images and no ray maps, or use CUT3R"
+        )
+    return views.image
+
+
 @dataclass(frozen=True)
 class State:
     """Base of what a model carries from frame to frame.
@@ -89,30 +95,49 @@ class State:
     Attributes:
         grows: names of the fields whose tensors get larger with the stream, in any axis but the
             first.
+        begins_empty: names of the fields that are mappings, empty before the first frame.
     """
 
     grows: ClassVar[frozenset[str]] = frozenset()
+    begins_empty: ClassVar[frozenset[str]] = frozenset()
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return all tensors by name; those of a mapping are named ``field.key``."""
         named: dict[str, Tensor] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for item in fields(self):
+            value = getattr(self, item.name)
             if isinstance(value, Mapping):
-                named.update({f"{field.name}.{key}": item for key, item in value.items()})
+                named |= {f"{item.name}.{key}": tensor for key, tensor in value.items()}
             else:
-                named[field.name] = value
+                named[item.name] = value
         return named
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors: about what a saved session holds."""
+        values: list[Any] = [getattr(self, field.name) for field in fields(self)]
+        return sum(
+            value.nbytes
+            if hasattr(value, "nbytes")
+            else sum(item.nbytes for item in value.values())
+            for value in values
+        )
 
     def with_tensors(self: AnyState, named: Mapping[str, Tensor]) -> AnyState:
         """Return a state of this form filled with `named`, on this state's device.
 
         Raises:
             SessionError: if names, shapes or dtypes differ from this state's; of fields that grow,
-                the first axis and the number of axes count.
+                the first axis and the number of axes count. Fields that begin empty take any
+                names and shapes; only the first axis counts.
         """
-        own = self.to_tensors()
-        for name in sorted(own.keys() | named.keys()):
+        free = tuple(f"{name}." for name in self.begins_empty)
+        own = {name: item for name, item in self.to_tensors().items() if not name.startswith(free)}
+        late = {name: item for name, item in named.items() if free and name.startswith(free)}
+        batch = {item.shape[:1] for item in (*own.values(), *late.values())}
+        if len(batch) > 1:
+            raise SessionError("the saved state does not fit this model: its batches differ")
+        for name in sorted(own.keys() | named.keys() - late.keys()):
             forms = [
                 self._form(name, group[name]) if name in group else "absent"
                 for group in (own, named)
@@ -122,12 +147,15 @@ class State:
                     f"the saved state does not fit this model and rule: {name} is {forms[1]}, "
                     f"expected {forms[0]}. Use the model and the rule it was saved with."
                 )
-        values = {
+        device = next(iter(own.values())).device
+        values: dict[str, Any] = {
             field.name: {
-                key: named[f"{field.name}.{key}"].to(item.device) for key, item in value.items()
+                name.removeprefix(f"{field.name}."): item.to(device)
+                for name, item in named.items()
+                if name.startswith(f"{field.name}.")
             }
-            if isinstance(value := getattr(self, field.name), Mapping)
-            else named[field.name].to(value.device)
+            if isinstance(getattr(self, field.name), Mapping)
+            else named[field.name].to(device)
             for field in fields(self)
         }
         return replace(self, **values)
@@ -175,68 +203,26 @@ class Tokens:
     has_image: Bool[Tensor, " batch"]
 
 
-@dataclass(frozen=True)
-class StepOutput:
-    """What one step reads out of the network; None where not asked for. See `types.Prediction`."""
-
-    points: Float[Tensor, "batch height width 3"] | None = None
-    confidence: Float[Tensor, "batch height width"] | None = None
-    world_points: Float[Tensor, "batch height width 3"] | None = None
-    world_confidence: Float[Tensor, "batch height width"] | None = None
-    rgb: Float[Tensor, "batch height width 3"] | None = None
-    pose_encoding: Float[Tensor, "batch 7"] | None = None
-    gate: Float[Tensor, "batch tokens"] | None = None
-    intrinsics: Float[Tensor, "batch 3 3"] | None = None
-
-
-@dataclass(frozen=True)
-class SetOutput:
-    """What a network says of a whole set of views; None where not asked for, or not to be had.
-
-    Attributes:
-        points: 3D point of each pixel in the frame of its own camera.
-        confidence: of `points`.
-        world_points: 3D point of each pixel in the frame of the first camera.
-        world_confidence: of `world_points`.
-        world_from_camera: poses; the world is the first camera's frame.
-        intrinsics: pinhole matrices in pixels, where the network predicts them or its poses were
-            found with them.
-    """
-
-    points: Float[Tensor, "batch views height width 3"] | None = None
-    confidence: Float[Tensor, "batch views height width"] | None = None
-    world_points: Float[Tensor, "batch views height width 3"] | None = None
-    world_confidence: Float[Tensor, "batch views height width"] | None = None
-    world_from_camera: Float[Tensor, "batch views 4 4"] | None = None
-    intrinsics: Float[Tensor, "batch views 3 3"] | None = None
-
-    def view(self, index: int) -> StepOutput:
-        """Return what was said of one view, in memory of its own."""
-
-        def of_view(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor[:, index].clone()
-
-        pose = of_view(self.world_from_camera)
-        return StepOutput(
-            points=of_view(self.points),
-            confidence=of_view(self.confidence),
-            world_points=of_view(self.world_points),
-            world_confidence=of_view(self.world_confidence),
-            pose_encoding=None if pose is None else se3.encoding_from_pose(pose),
-            intrinsics=of_view(self.intrinsics),
-        )
+def poses_of(reading: Reading) -> Float[Tensor, "*batch 4 4"] | None:
+    """Return camera poses as matrices, in whichever form the network gave them."""
+    if reading.world_from_camera is not None or reading.pose_encoding is None:
+        return reading.world_from_camera
+    return se3.pose_from_encoding(reading.pose_encoding)
 
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """Where a model's weights come from.
+    """What a set of weights is; converted files carry this as their ``config.json``.
 
     Attributes:
-        name: catalogue name or file stem.
-        licence: SPDX identifier or a short text.
-        origin: who published them.
+        name: catalogue name, or name of the file or the download.
+        licence: SPDX identifier, a short text, or "unknown".
+        origin: who published them, or "unknown".
         sha256: of the weight file, or of the tensors when there is no file.
         trained: False for random weights, whose output means nothing.
+        config: the network's configuration; its class tells the family.
+        preparation: how images are prepared for the network.
+        filename: name of the weight file; empty if there is none.
     """
 
     name: str
@@ -244,6 +230,9 @@ class WeightsInfo:
     origin: str
     sha256: str
     trained: bool = True
+    config: Any = None
+    preparation: Preparation | None = None
+    filename: str = field(default="", compare=False)
 
 
 @runtime_checkable
@@ -254,7 +243,7 @@ class StreamModel(Protocol):
     """
 
     capabilities: Capabilities
-    image_policy: ImagePolicy
+    preparation: Preparation
     weights: WeightsInfo
 
     @property
@@ -292,7 +281,7 @@ class StreamModel(Protocol):
         rule: Any,
         outputs: Collection[str] = ("points", "pose"),
         update: Bool[Tensor, " batch"] | None = None,
-    ) -> tuple[Any, StepOutput]:
+    ) -> tuple[Any, Reading]:
         """Read the state with one frame per stream and hand back the next state."""
         ...
 
@@ -302,7 +291,7 @@ class SetModel(Protocol):
     """A network that looks at all views at once."""
 
     capabilities: Capabilities
-    image_policy: ImagePolicy
+    preparation: Preparation
     weights: WeightsInfo
 
     @property
@@ -314,7 +303,7 @@ class SetModel(Protocol):
         self,
         images: Float[Tensor, "batch views 3 height width"],
         outputs: Collection[str] = ("points", "pose"),
-    ) -> SetOutput:
+    ) -> Reading:
         """Look at sets of views, RGB in [-1, 1]; the first view is the world."""
         ...
 
@@ -329,6 +318,6 @@ class QueryModel(StreamModel, Protocol):
 
     def query(
         self, state: Any, tokens: Tokens, outputs: Collection[str] = ("points", "rgb")
-    ) -> StepOutput:
+    ) -> Reading:
         """Read the state through a view that holds a ray map; nothing changes."""
         ...

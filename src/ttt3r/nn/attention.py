@@ -1,18 +1,31 @@
 """Multi-head attention on fused kernels, with a probe for statistics of the logits."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ttt3r.nn.layers import Linear, at_least_float32
-from ttt3r.nn.rope import Rotary, rotate, rotate_half_precision
+from ttt3r.nn import backend
+from ttt3r.nn.layers import LayerNorm, Linear, at_least_float32
+from ttt3r.nn.rope import Positions
 
 Probe = Callable[
     [Float[Tensor, "batch heads queries dim"], Float[Tensor, "batch heads keys dim"]], None
 ]
+
+
+class Projected(NamedTuple):
+    """Queries, keys and values; queries and keys are normalised and rotated."""
+
+    query: Float[Tensor, "batch heads tokens dim"]
+    key: Float[Tensor, "batch heads tokens dim"]
+    value: Float[Tensor, "batch heads tokens dim"]
+
+
+# How queries, keys and values become mixed values.
+Mix = Callable[[Projected], Float[Tensor, "batch tokens channels"]]
 
 
 def split_heads(
@@ -26,14 +39,23 @@ def attend(
     query: Float[Tensor, "batch heads queries dim"],
     key: Float[Tensor, "batch heads keys dim"],
     value: Float[Tensor, "batch heads keys dim"],
+    allowed: Bool[Tensor, "batch keys"] | None = None,
 ) -> Float[Tensor, "batch queries channels"]:
     """Softmax attention in the dtype of `value`, heads merged.
 
-    The fused kernel never forms the attention map. Its backward pass on CPUs is slow for the few
-    tokens of small networks, so training there forms the map.
+    The fused kernel never forms the attention map; `backend.attention_by_map` says where it is not
+    used.
+
+    Args:
+        query: queries.
+        key: keys.
+        value: values.
+        allowed: keys that are read, at least one of each sample; None reads all, which is faster.
     """
     query, key = query.to(value.dtype), key.to(value.dtype)
-    if value.device.type == "cpu" and torch.is_grad_enabled() and value.requires_grad:
+    if allowed is not None:
+        mixed = F.scaled_dot_product_attention(query, key, value, allowed[:, None, None])
+    elif backend.attention_by_map(value):
         mixed = attend_with_map(query, key, value)
     else:
         mixed = F.scaled_dot_product_attention(query, key, value)
@@ -51,23 +73,52 @@ def attend_with_map(
 
 
 class SelfAttention(nn.Module):
-    """Self-attention; channels of `qkv` are ordered query, key, value."""
+    """Self-attention; the caller may decide what is attended to, so that keys can be kept.
 
-    def __init__(self, dim: int, heads: int, *, half_rope: bool = False) -> None:
+    Channels of `qkv` are ordered query, key, value.
+
+    Args:
+        dim: channels.
+        heads: attention heads.
+        qk_norm: normalise each head of queries and keys, before they are rotated.
+        eps: of that normalisation.
+        gain: factor on the logits, beside 1 / √(channels of a head).
+    """
+
+    def __init__(
+        self, dim: int, heads: int, *, qk_norm: bool = False, eps: float = 1e-6, gain: float = 1.0
+    ) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.gain = heads, gain
         self.qkv = Linear(dim, 3 * dim)
+        self.q_norm = LayerNorm(dim // heads, eps=eps) if qk_norm else nn.Identity()
+        self.k_norm = LayerNorm(dim // heads, eps=eps) if qk_norm else nn.Identity()
         self.proj = Linear(dim, dim)
-        self.rotate = rotate_half_precision if half_rope else rotate
 
     def forward(
-        self, x: Float[Tensor, "batch tokens channels"], positions: Rotary | None
+        self,
+        x: Float[Tensor, "batch tokens channels"],
+        positions: Positions | None = None,
+        mix: Mix | None = None,
     ) -> Float[Tensor, "batch tokens channels"]:
-        """Mix tokens; without `positions` the order of tokens does not matter."""
+        """Mix tokens.
+
+        Args:
+            x: the tokens.
+            positions: where they are; without it the order of tokens does not matter.
+            mix: turns queries, keys and values, all in the dtype of the values, into mixed values;
+                None lets every token read all tokens that are present.
+        """
         query, key, value = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, -1))
+        query, key = self.q_norm(query), self.k_norm(key)
         if positions is not None:
-            query, key = self.rotate(query, positions), self.rotate(key, positions)
-        return self.proj(attend(query, key, value))
+            query, key = positions.turn(query), positions.turn(key)
+        if self.gain != 1.0:
+            query = query * self.gain
+        if mix is not None:
+            return self.proj(mix(Projected(query.to(value.dtype), key.to(value.dtype), value)))
+        present = None if positions is None else positions.present
+        return self.proj(attend(query, key, value, present))
 
 
 class CrossAttention(nn.Module):
@@ -85,17 +136,17 @@ class CrossAttention(nn.Module):
         self,
         x: Float[Tensor, "batch queries channels"],
         y: Float[Tensor, "batch keys channels"],
-        x_positions: Rotary | None,
-        y_positions: Rotary | None,
+        x_positions: Positions | None,
+        y_positions: Positions | None,
         probe: Probe | None = None,
     ) -> Float[Tensor, "batch queries channels"]:
-        """Read `y` from `x`.
+        """Read what is present of `y` from `x`.
 
         Args:
             x: where queries come from.
             y: where keys and values come from.
-            x_positions: rotation of the queries; None for no position embedding.
-            y_positions: rotation of the keys; None for no position embedding.
+            x_positions: where the tokens of `x` are; None for no position embedding.
+            y_positions: where the tokens of `y` are; None for no position embedding.
             probe: called with the rotated queries and keys.
         """
         if y.shape[1] == 1 and probe is None:  # softmax over one key is 1: every query reads it
@@ -104,7 +155,8 @@ class CrossAttention(nn.Module):
         key = split_heads(self.projk(y), self.heads)
         value = split_heads(self.projv(y), self.heads)
         if x_positions is not None and y_positions is not None:
-            query, key = rotate(query, x_positions), rotate(key, y_positions)
+            query, key = x_positions.turn(query), y_positions.turn(key)
         if probe is not None:
             probe(query, key)
-        return self.proj(attend(query, key, value))
+        present = None if y_positions is None else y_positions.present
+        return self.proj(attend(query, key, value, present))

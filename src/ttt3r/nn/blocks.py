@@ -1,45 +1,92 @@
-"""Transformer blocks of the CroCo lineage."""
+"""Transformer blocks, and the small heads of the CroCo lineage."""
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ttt3r.nn.attention import CrossAttention, Probe, SelfAttention
+from ttt3r.nn.attention import CrossAttention, Mix, Probe, SelfAttention
 from ttt3r.nn.layers import LayerNorm, Linear, Mlp
-from ttt3r.nn.rope import Rotary
+from ttt3r.nn.rope import Positions
+
+# The hidden layer of an MLP is by far the widest thing in a block, so that a long sequence passes
+# it in pieces: 256 MiB each at 4096 channels in float32.
+MLP_TOKENS = 16384
 
 
-class EncoderBlock(nn.Module):
-    """Pre-norm block: self-attention, then MLP."""
+class LayerScale(nn.Module):
+    """A learned factor per channel (arXiv 2103.17239, equation 5)."""
 
-    def __init__(self, dim: int, heads: int, mlp_ratio: int, *, half_rope: bool = False) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.norm1 = LayerNorm(dim)
-        self.attn = SelfAttention(dim, heads, half_rope=half_rope)
-        self.norm2 = LayerNorm(dim)
+        self.gamma = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale the last axis."""
+        return x * self.gamma
+
+
+class Block(nn.Module):
+    """Pre-norm block: self-attention, then MLP; for sequences of any length.
+
+    The residual stream has the dtype of the normalisation weights, float32 or float64; only matrix
+    products run in the dtype of a `Linear` layer's own weights.
+
+    Args:
+        dim: channels of a token.
+        heads: attention heads.
+        mlp_ratio: hidden width of the MLP over `dim`.
+        eps: of every normalisation.
+        qk_norm: see `SelfAttention`.
+        scaled: scale both branches by learned factors, as in DINOv2 (arXiv 2304.07193) and VGGT.
+        gain: see `SelfAttention`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        mlp_ratio: int,
+        *,
+        eps: float = 1e-6,
+        qk_norm: bool = False,
+        scaled: bool = False,
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm(dim, eps=eps)
+        self.attn = SelfAttention(dim, heads, qk_norm=qk_norm, eps=eps, gain=gain)
+        self.ls1 = LayerScale(dim) if scaled else nn.Identity()
+        self.norm2 = LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, mlp_ratio * dim)
+        self.ls2 = LayerScale(dim) if scaled else nn.Identity()
 
     def forward(
-        self, x: Float[Tensor, "batch tokens channels"], positions: Rotary | None
+        self,
+        x: Float[Tensor, "batch tokens channels"],
+        positions: Positions | None = None,
+        mix: Mix | None = None,
     ) -> Float[Tensor, "batch tokens channels"]:
-        """Refine the tokens."""
-        x = x + self.attn(self.norm1(x), positions)
-        return x + self.mlp(self.norm2(x))
+        """Refine the tokens; for `positions` and `mix` see `SelfAttention`."""
+        x = x + self.ls1(self.attn(self.norm1(x), positions, mix))
+        parts = [part + self.ls2(self.mlp(self.norm2(part))) for part in x.split(MLP_TOKENS, dim=1)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 class DecoderBlock(nn.Module):
-    """Pre-norm block: self-attention, cross-attention to another stream, then MLP."""
+    """Pre-norm block: self-attention, cross-attention to another stream, then MLP.
 
-    self_attention: type[SelfAttention] = SelfAttention
-    cross_attention: type[CrossAttention] = CrossAttention
+    Streams of a batch may hold different numbers of tokens: a token that is absent by its positions
+    is read by none, and what becomes of it means nothing.
+    """
 
     def __init__(self, dim: int, heads: int, mlp_ratio: int) -> None:
         super().__init__()
         self.norm1 = LayerNorm(dim)
-        self.attn = self.self_attention(dim, heads)
+        self.attn = SelfAttention(dim, heads)
         self.norm2 = LayerNorm(dim)
         self.norm_y = LayerNorm(dim)
-        self.cross_attn = self.cross_attention(dim, heads)
+        self.cross_attn = CrossAttention(dim, heads)
         self.norm3 = LayerNorm(dim)
         self.mlp = Mlp(dim, mlp_ratio * dim)
 
@@ -47,8 +94,8 @@ class DecoderBlock(nn.Module):
         self,
         x: Float[Tensor, "batch queries channels"],
         y: Float[Tensor, "batch keys channels"],
-        x_positions: Rotary | None = None,
-        y_positions: Rotary | None = None,
+        x_positions: Positions | None = None,
+        y_positions: Positions | None = None,
         probe: Probe | None = None,
     ) -> Float[Tensor, "batch queries channels"]:
         """Refine `x` while reading `y`; `probe` sees the cross-attention's queries and keys."""
@@ -89,7 +136,7 @@ class ModulatedBlock(nn.Module):
         self,
         x: Float[Tensor, "batch tokens channels"],
         condition: Float[Tensor, "batch channels"],
-        positions: Rotary,
+        positions: Positions,
     ) -> Float[Tensor, "batch tokens channels"]:
         """Refine the tokens under `condition`."""
         x = x + self.attn(self.norm1(x, condition), positions)

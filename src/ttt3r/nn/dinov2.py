@@ -5,23 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ttt3r.nn.scaled import Norm, ScaledBlock
-
-EPS = 1e-6
-
-
-class PatchProjection(nn.Module):
-    """Cut an image into square patches and project each one to a token, row by row."""
-
-    def __init__(self, dim: int, patch: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, dim, kernel_size=patch, stride=patch)
-
-    def forward(
-        self, images: Float[Tensor, "images 3 height width"]
-    ) -> Float[Tensor, "images patches channels"]:
-        """Return the tokens, in the dtype of the projection's weights."""
-        return self.proj(images.to(self.proj.weight.dtype)).flatten(2).mT
+from ttt3r.nn.blocks import Block
+from ttt3r.nn.layers import LayerNorm, PatchEmbed
 
 
 def resample_positions(
@@ -70,11 +55,9 @@ class Dinov2(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + side * side, dim))
         self.register_tokens = nn.Parameter(torch.zeros(1, registers, dim))
         self.mask_token = nn.Parameter(torch.zeros(1, dim))  # of DINOv2's own training; never read
-        self.patch_embed = PatchProjection(dim, patch)
-        self.blocks = nn.ModuleList(
-            ScaledBlock(dim, heads, mlp_ratio, eps=EPS) for _ in range(depth)
-        )
-        self.norm = Norm(dim, eps=EPS)
+        self.patch_embed = PatchEmbed(3, dim, patch)
+        self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio, scaled=True) for _ in range(depth))
+        self.norm = LayerNorm(dim)
 
     def forward(
         self, images: Float[Tensor, "images 3 height width"]

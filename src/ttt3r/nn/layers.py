@@ -6,33 +6,14 @@ stored, so lowering the precision of a network means casting the weights of its 
 autocast context is involved.
 """
 
-import platform
 from collections.abc import Iterable, Sequence
-from functools import cache
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
-# With fewer rows, reordering the weights costs the convolution more than its kernels gain.
-MANY_ROWS = 128
-
-
-@cache
-def convolutions_outrun_products() -> bool:
-    """Whether float32 convolutions have the better kernels on this processor.
-
-    torch's products come from MKL, which leaves AVX-512 unused on AMD's processors; its
-    convolutions come from oneDNN, which uses it there too and is about twice as fast.
-    """
-    if not torch.backends.mkldnn.is_available():
-        return False
-    try:
-        processor = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        processor = platform.processor()
-    return "AuthenticAMD" in processor and torch.backends.cpu.get_cpu_capability() == "AVX512"
+from ttt3r.nn import backend
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -46,12 +27,7 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Map [..., in] to [..., out]."""
         input = input.to(self.weight.dtype)
-        if (
-            input.dtype == torch.float32
-            and input.device.type == "cpu"
-            and input.numel() >= MANY_ROWS * self.in_features
-            and convolutions_outrun_products()
-        ):
+        if backend.product_by_convolution(input):
             return linear_by_convolution(input, self.weight, self.bias)
         return F.linear(input, self.weight, self.bias)
 
@@ -64,15 +40,12 @@ def linear_by_convolution(input: Tensor, weight: Tensor, bias: Tensor | None) ->
 
 
 class Conv2d(nn.Conv2d):
-    """Convolution that keeps the channels of a pixel together on the CPU.
-
-    torch otherwise converts every map to a blocked layout and back.
-    """
+    """Convolution in the memory layout that is fastest on its device."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Map [b, in, h, w] to [b, out, h', w']."""
         weight = self.weight
-        if input.device.type == "cpu":  # small beside the map; a layout kept would not be saved
+        if backend.channels_together(input):  # at each call: weights are small beside the maps
             weight = weight.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         return F.conv2d(input, weight, self.bias, self.stride, self.padding)
 
@@ -86,10 +59,10 @@ def cast_products(parts: Iterable[nn.Module], dtype: torch.dtype) -> None:
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation in its weights' dtype, with the epsilon of the published networks."""
+    """Layer normalisation in its weights' dtype; the default epsilon is CroCo's and DINOv2's."""
 
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim, eps=1e-6)
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+        super().__init__(dim, eps=eps)
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise the last axis."""
@@ -110,6 +83,19 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
+class ConvBlock(nn.Module):
+    """x + conv(gelu(conv(gelu(x)))): refines a map without changing its size."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = Conv2d(channels, channels, kernel_size=3, padding=1)
+        self.conv2 = Conv2d(channels, channels, kernel_size=3, padding=1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Refine the map."""
+        return x + self.conv2(F.gelu(self.conv1(F.gelu(x))))
+
+
 class PatchEmbed(nn.Module):
     """Cut an image into square patches and project each one to a token.
 
@@ -119,20 +105,29 @@ class PatchEmbed(nn.Module):
         patch: side of a patch in pixels.
         stem: channels of 3x3 convolutions that each halve the image before it is cut; a stem lets
             small networks see across the edges of patches, and learn faster.
+        blocks: `ConvBlock`s after each convolution of the stem but the first.
     """
 
-    def __init__(self, channels: int, dim: int, patch: int, stem: Sequence[int] = ()) -> None:
+    def __init__(
+        self, channels: int, dim: int, patch: int, stem: Sequence[int] = (), blocks: int = 0
+    ) -> None:
         super().__init__()
         for index, width in enumerate(stem):
             convolution = Conv2d(channels, width, kernel_size=3, stride=2, padding=1)
             self.add_module(f"stem{index}", convolution)
+            if index and blocks:
+                self.add_module(f"res{index}", nn.Sequential(*map(ConvBlock, [width] * blocks)))
             channels, patch = width, patch // 2
-        self.halvings = len(stem)
+        self.halvings, self.blocks = len(stem), blocks
         self.proj = nn.Conv2d(channels, dim, kernel_size=patch, stride=patch)
 
+    @backend.exact_float32()
     def forward(self, x: Tensor) -> Tensor:
         """Map [b, channels, H, W] to [b, (H / patch) * (W / patch), dim], row by row."""
         x = x.to(self.proj.weight.dtype)
         for index in range(self.halvings):
-            x = F.gelu(self.get_submodule(f"stem{index}")(x))
+            x = self.get_submodule(f"stem{index}")(x)
+            if index and self.blocks:
+                x = self.get_submodule(f"res{index}")(x)
+            x = F.gelu(x)
         return at_least_float32(self.proj(x).flatten(2).transpose(1, 2))

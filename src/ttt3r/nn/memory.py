@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ttt3r.nn.attention import Probe
 from ttt3r.nn.blocks import DecoderBlock
 from ttt3r.nn.layers import Linear, at_least_float32
 
@@ -55,9 +56,17 @@ class PoseMemory(nn.Module):
         memory: Float[Tensor, "batch slots wide"],
         feature: Float[Tensor, "batch 1 feature_channels"],
         pose_token: Float[Tensor, "batch 1 channels"],
+        probe: Probe | None = None,
     ) -> Float[Tensor, "batch slots wide"]:
-        """Return the memory after it has seen a frame's feature and refined pose token."""
+        """Return the memory after it has seen a frame's feature and refined pose token.
+
+        Args:
+            memory: before the frame.
+            feature: of the frame.
+            pose_token: as the decoder refined it.
+            probe: called in each layer with the queries of the slots and the key of the frame.
+        """
         entry = torch.cat((at_least_float32(self.proj_q(feature)), pose_token), dim=-1)
         for block in self.write_blocks:
-            memory = block(memory, entry)
+            memory = block(memory, entry, probe=probe)
         return memory

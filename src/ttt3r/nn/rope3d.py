@@ -1,7 +1,7 @@
 """Rotary position embedding of points in space, over a hierarchy of frequencies.
 
 Point3R (arXiv 2507.02863, "3D hierarchical position embedding") gives x, y and z a third of a
-head's channels each, the last third taking what is left over. A third of D channels is cut after
+head's channels each; the last third takes what is left over. A third of D channels is cut after
 its first h = ⌈D/2⌉ channels, channel k has the angle a_k = p · base^(−2 (k mod h) / D), and
 
     out_k = x_k cos a_k − x_{k+h} sin a_k        for k < D − h
@@ -18,11 +18,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ttt3r.nn.tables import table
+
 BASES = (10.0, 100.0, 1000.0, 10000.0)
 
 
-class Placement(NamedTuple):
-    """Where a set of tokens is, for all attention layers of one head size.
+class SpatialRotary(NamedTuple):
+    """Where a set of tokens is, for all attention layers of one head size; see `rope.Positions`.
 
     Attributes:
         cos: mean cosines.
@@ -34,12 +36,23 @@ class Placement(NamedTuple):
     sin: Float[Tensor, "batch tokens dim"]
     present: Bool[Tensor, "batch tokens"] | None = None
 
+    def turn(
+        self, x: Float[Tensor, "batch heads tokens dim"]
+    ) -> Float[Tensor, "batch heads tokens dim"]:
+        """Embed the positions of queries or keys, in the precision of the table."""
+        x = x.to(self.cos.dtype)
+        partners = []
+        for part in x.split(axis_widths(x.shape[-1]), dim=-1):
+            upper = (part.shape[-1] + 1) // 2
+            partners += [part[..., upper:], part[..., :upper]]
+        return torch.addcmul(x * self.cos[:, None], torch.cat(partners, -1), self.sin[:, None])
 
-def place(
+
+def spatial_rotary(
     positions: Float[Tensor, "batch tokens 3"],
     dim: int,
     present: Bool[Tensor, "batch tokens"] | None = None,
-) -> Placement:
+) -> SpatialRotary:
     """Tabulate the embedding of each position for heads of `dim` channels.
 
     Args:
@@ -47,30 +60,25 @@ def place(
         dim: channels per head, at least 3.
         present: tokens that may be read; None means all.
     """
-    like = {"dtype": positions.dtype, "device": positions.device}
     cosines, sines = [], []
     for axis, width in enumerate(axis_widths(dim)):
-        upper = (width + 1) // 2
-        exponents = torch.arange(upper, **like) * (-2.0 / width)
-        frequencies = torch.tensor(BASES, **like)[:, None] ** exponents
-        angles = positions[..., axis, None, None] * frequencies
+        angles = positions[..., axis, None, None] * _frequencies(
+            width, positions.dtype, positions.device
+        )
         cos, sin = angles.cos().mean(-2), angles.sin().mean(-2)
-        lower = width - upper
+        lower = width - (width + 1) // 2
         cosines += [cos, cos[..., :lower]]
         sines += [-sin[..., :lower], sin[..., lower:], sin[..., :lower]]
-    return Placement(torch.cat(cosines, -1), torch.cat(sines, -1), present)
+    return SpatialRotary(torch.cat(cosines, -1), torch.cat(sines, -1), present)
 
 
-def turn(
-    x: Float[Tensor, "batch heads tokens dim"], at: Placement
-) -> Float[Tensor, "batch heads tokens dim"]:
-    """Embed the positions of queries or keys, in the precision of the table."""
-    x = x.to(at.cos.dtype)
-    partners = []
-    for part in x.split(axis_widths(x.shape[-1]), dim=-1):
-        upper = (part.shape[-1] + 1) // 2
-        partners += [part[..., upper:], part[..., :upper]]
-    return torch.addcmul(x * at.cos[:, None], torch.cat(partners, -1), at.sin[:, None])
+@table
+def _frequencies(
+    width: int, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "bases upper"]:
+    """Frequencies of an axis that has `width` channels, for each base."""
+    exponents = torch.arange((width + 1) // 2, dtype=dtype, device=device) * (-2.0 / width)
+    return torch.tensor(BASES, dtype=dtype, device=device)[:, None] ** exponents
 
 
 def axis_widths(dim: int) -> tuple[int, int, int]:

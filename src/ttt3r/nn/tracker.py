@@ -13,11 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ttt3r.errors import InputError, SettingError
+from ttt3r.nn import backend
 from ttt3r.nn.layers import Linear, Mlp
+from ttt3r.nn.tables import sines_and_cosines
 from ttt3r.nn.update_former import UpdateFormer
-
-# Numbers that are gathered from the maps at a time: what a CPU's cache holds, or 64 MiB.
-GATHERED_ON_CPU, GATHERED = 2**20, 2**24
 
 
 def flow_code(
@@ -54,16 +53,13 @@ def place_code(
         size: (height, width) of the map.
         channels: a multiple of 4.
     """
-    quarter = channels // 4
-    frequencies = 10000 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
     codes = []
     for coordinate, count in zip(positions.unbind(-1), reversed(size), strict=True):
-        angles = torch.arange(count, dtype=torch.float64)[:, None] * frequencies
-        table = torch.cat((angles.sin(), angles.cos()), dim=1).to(positions)
+        pixels = sines_and_cosines(count, channels // 2, positions.dtype, positions.device)
         coordinate = coordinate.clamp(0, count - 1)
         low = coordinate.long()
         high = (low + 1).clamp(max=count - 1)
-        codes.append(torch.lerp(table[low], table[high], (coordinate - low)[..., None]))
+        codes.append(torch.lerp(pixels[low], pixels[high], (coordinate - low)[..., None]))
     return torch.cat(codes, dim=-1)
 
 
@@ -139,8 +135,7 @@ def local_correlation(
     height, width, channels = maps.shape[1:]
     pixels = maps.reshape(-1, channels)
     results = []
-    budget = GATHERED_ON_CPU if maps.device.type == "cpu" else GATHERED
-    rows = max(1, budget // ((2 * radius + 2) ** 2 * channels))
+    rows = max(1, backend.gathered_at_once(maps) // ((2 * radius + 2) ** 2 * channels))
     for part in torch.arange(len(features), device=features.device).split(rows):
         x, inside_x, right = _neighbours(centres[part, 0], radius, width)
         y, inside_y, down = _neighbours(centres[part, 1], radius, height)
@@ -170,7 +165,7 @@ class Tracker(nn.Module):
         flow_scale: displacement, in pixels of the maps, that counts as 1.
 
     Raises:
-        SettingError: if `channels` is no multiple of 4 or `hidden` none of `heads`.
+        SettingError: if `channels` is not a multiple of 4 or `hidden` none of `heads`.
     """
 
     def __init__(

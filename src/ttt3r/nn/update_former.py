@@ -91,7 +91,7 @@ class UpdateFormer(nn.Module):
         virtual_tracks: learned tracks through which the others exchange.
 
     Raises:
-        SettingError: if `dim` is no multiple of `heads`.
+        SettingError: if `dim` is not a multiple of `heads`.
     """
 
     def __init__(

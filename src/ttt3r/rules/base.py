@@ -2,22 +2,36 @@
 
 The decoder proposes a candidate state Ŝ for each frame; the rule decides how much of it is taken,
 S ← S + β ⊙ (Ŝ − S) in most rules. A rule is a frozen dataclass of constants, so it can be compared,
-printed and stored; whatever it must remember between frames is a memory of tensors that it is
-handed and hands back.
+printed and stored. What it must remember between frames is a memory of tensors: `start` takes the
+first frame of a segment and makes the memory, and `apply` takes every later frame.
 """
 
+import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ttt3r.errors import SettingError
+from ttt3r.values import Value
+
 EvidenceKind = Literal[
-    "mean_logit", "mean_map", "attention_rows", "patch_features", "projected_features"
+    "mean_logit",
+    "mean_map",
+    "attention_rows",
+    "mean_entropy",
+    "max_entropy",
+    "min_entropy",
+    "patch_features",
+    "projected_features",
+    "image_tokens",
 ]
-Memory = Mapping[str, Tensor]
+RuleMemory = Mapping[str, Tensor]
+# What a frame that must not be written may still change.
+Unwritten = Literal["nothing", "memory", "state"]
 
 
 @dataclass(frozen=True)
@@ -26,21 +40,38 @@ class Evidence:
 
     The logits A[l, h, n, j] are those of the state's cross-attention to the image in decoder
     layer l and head h, scaled, after position embedding and before softmax; key j = 0 is the pose
-    token.
+    token, and keys j ≥ 1 are the patches. None of the kinds ever holds a layer's attention map
+    of all heads: logits are formed for some queries at a time.
 
     Attributes:
         mean_logit: mean of A over l, h and j. Costs one dot product per token and head.
         mean_map: mean of A over l and h. Costs one product per layer.
-        attention_rows: mean over l and h of softmax_j(A). Materialises attention, so it is slow.
+        attention_rows: mean over l and h of softmax_j(A). Forms logits and their softmax.
+        mean_entropy: mean over l and h of the entropy of the softmax of A over the patches
+            alone, divided by the logarithm of their number, so that it lies in [0, 1]. Costs what
+            `attention_rows` does.
+        max_entropy: its largest value over l and h.
+        min_entropy: its smallest value over l and h.
         patch_features: encoder tokens f of the frame.
         projected_features: the decoder's input projection of `patch_features`.
+        image_tokens: what the decoder made of the patches: its last tokens, normalised.
     """
 
     mean_logit: Float[Tensor, "batch tokens"] | None = None
     mean_map: Float[Tensor, "batch tokens keys"] | None = None
     attention_rows: Float[Tensor, "batch tokens keys"] | None = None
+    mean_entropy: Float[Tensor, "batch tokens"] | None = None
+    max_entropy: Float[Tensor, "batch tokens"] | None = None
+    min_entropy: Float[Tensor, "batch tokens"] | None = None
     patch_features: Float[Tensor, "batch patches encoder_channels"] | None = None
     projected_features: Float[Tensor, "batch patches channels"] | None = None
+    image_tokens: Float[Tensor, "batch patches channels"] | None = None
+
+    def get(self, kind: EvidenceKind) -> Tensor:
+        """Return the evidence of one kind, which the rule must have declared."""
+        found = getattr(self, kind)
+        assert found is not None, f"the network gives {kind} only to a rule that declares it"
+        return found
 
 
 class RuleStep(NamedTuple):
@@ -48,33 +79,94 @@ class RuleStep(NamedTuple):
 
     state: Float[Tensor, "batch tokens channels"]
     gate: Float[Tensor, "batch tokens"]
-    memory: Memory
+    memory: RuleMemory
 
 
-@runtime_checkable
-class Rule(Protocol):
-    """An update rule. Implementations are frozen dataclasses; see `rules.ttt3r` for an example."""
+class Rule(Value, abc.ABC):
+    """Base of update rules, which are frozen dataclasses; `rules.ttt3r` is an example.
 
-    name: ClassVar[str]
+    Attributes:
+        name: of the rule in text.
+        reads: kinds of evidence that it reads by itself.
+        published_unwritten: what a frame that must not be written changes under a rule that has an
+            option `as_published`, where that is set.
+    """
+
+    reads: ClassVar[frozenset[EvidenceKind]] = frozenset()
+    published_unwritten: ClassVar[Unwritten] = "nothing"
 
     @property
     def evidence(self) -> frozenset[EvidenceKind]:
-        """Kinds of evidence that `apply` reads; the network computes no others."""
-        ...
+        """Kinds of evidence that `start` and `apply` read; the network computes no others."""
+        return self.reads
 
-    def start(self, state: Float[Tensor, "batch tokens channels"]) -> Memory:
-        """Memory at the beginning of a segment; every tensor's first axis is the batch."""
-        ...
+    @property
+    def unwritten(self) -> Unwritten:
+        """What a frame that must not be written may change all the same.
 
+        Only "nothing" keeps what `Session.push(update=False)` promises; the others reproduce
+        published code.
+        """
+        return self.published_unwritten if getattr(self, "as_published", False) else "nothing"
+
+    def start(
+        self,
+        previous: Float[Tensor, "batch tokens channels"],
+        candidate: Float[Tensor, "batch tokens channels"],
+        evidence: Evidence,
+    ) -> RuleStep:
+        """Take the first frame of a segment, before which there is no memory; pure.
+
+        Unless overridden, the candidate is taken as it is, for there is nothing yet worth
+        keeping, and nothing is remembered. Every tensor of the memory has the batch as its
+        first axis; the other axes may depend on the frame's size. `previous` is the state that
+        every segment begins with.
+        """
+        return taken(candidate, {})
+
+    @abc.abstractmethod
     def apply(
         self,
         previous: Float[Tensor, "batch tokens channels"],
         candidate: Float[Tensor, "batch tokens channels"],
         evidence: Evidence,
-        memory: Memory,
+        memory: RuleMemory,
     ) -> RuleStep:
-        """Combine the previous state and the candidate; pure."""
-        ...
+        """Combine the previous state and the candidate; pure.
+
+        The memory that is returned has the names, shapes and dtypes of the one handed in.
+
+        Raises:
+            SettingError: if the memory depends on the frame's size, and the size changed.
+        """
+
+
+def taken(candidate: Float[Tensor, "batch tokens channels"], memory: RuleMemory) -> RuleStep:
+    """Take the whole candidate: a gate of 1."""
+    return RuleStep(candidate, candidate.new_ones(candidate.shape[:2]), memory)
+
+
+def gated(
+    previous: Float[Tensor, "batch tokens channels"],
+    candidate: Float[Tensor, "batch tokens channels"],
+    gate: Float[Tensor, "batch tokens"],
+    memory: RuleMemory,
+) -> RuleStep:
+    """Go the share `gate` of the way to the candidate: S + g ⊙ (Ŝ − S)."""
+    return RuleStep(torch.lerp(previous, candidate, gate[..., None]), gate, memory)
+
+
+def check_size(now: Tensor, before: Tensor) -> None:
+    """Compare what a rule remembers of a frame's patches with the next frame's patches.
+
+    Raises:
+        SettingError: if their numbers differ.
+    """
+    if now.shape != before.shape:
+        raise SettingError(
+            "this rule remembers what the last frame looked like, so all frames of a segment must "
+            "have one size; start another session for images of another size"
+        )
 
 
 def advance(
@@ -82,26 +174,84 @@ def advance(
     previous: Float[Tensor, "batch tokens channels"],
     candidate: Float[Tensor, "batch tokens channels"],
     evidence: Evidence,
-    memory: Memory,
-    first: Bool[Tensor, " batch"],
+    memory: RuleMemory,
+    is_first: Bool[Tensor, " batch"],
     update: Bool[Tensor, " batch"],
 ) -> RuleStep:
-    """Apply `rule` under the two conditions every rule shares, sample by sample.
+    """Let `rule` take a frame, sample by sample, under the conditions that every rule shares.
 
-    On the first frame of a segment the candidate is taken as it is (gate 1), because there is
-    nothing yet worth keeping. Where `update` is false neither state nor memory changes (gate 0).
+    The first frame of a segment goes to `Rule.start`, every later one to `Rule.apply`. Where
+    `update` is false the state stays as it is (gate 0), and so does the memory, unless
+    `Rule.unwritten` says otherwise. A segment's memory begins with its first frame, written or
+    not: while none is written, the next frame is first again.
+
+    Args:
+        rule: how the candidate becomes the next state.
+        previous: state before the frame.
+        candidate: what the decoder proposes.
+        evidence: of the kinds that the rule declares.
+        memory: of the rule; empty until a stream of the batch has seen its first frame.
+        is_first: samples that see the first frame of a segment.
+        update: samples that may change.
+
+    Raises:
+        SettingError: if the rule's memory depends on the frame's size, and the size changed within
+            a segment.
     """
-    step = rule.apply(previous, candidate, evidence, memory)
-    state = torch.where(first[:, None, None], candidate, step.state)
-    gate = torch.where(first[:, None], torch.ones_like(step.gate), step.gate)
+    some_first, some_later = _present(is_first)
+    first = rule.start(previous, candidate, evidence) if some_first else None
+    if first is not None and not _same_form(first.memory, memory):
+        _check_all_first(first.memory, memory, is_first)
+        some_later = False
+    if first is not None and not some_later:
+        step, kept = first, first.memory
+    else:
+        kept = memory if first is None else _where(is_first, first.memory, memory)
+        step = rule.apply(previous, candidate, evidence, kept)
+        if first is not None:
+            step = RuleStep(
+                torch.where(is_first[:, None, None], first.state, step.state),
+                torch.where(is_first[:, None], first.gate, step.gate),
+                _where(is_first, first.memory, step.memory),
+            )
+    writes = update | ~is_first if rule.unwritten == "state" else update
     return RuleStep(
-        state=torch.where(update[:, None, None], state, previous),
-        gate=gate * update[:, None],
-        memory={
-            name: torch.where(broadcast_to_rank(update, value.ndim), value, memory[name])
-            for name, value in step.memory.items()
-        },
+        state=torch.where(writes[:, None, None], step.state, previous),
+        gate=step.gate.masked_fill(~writes[:, None], 0.0),
+        memory=step.memory if rule.unwritten != "nothing" else _where(update, step.memory, kept),
     )
+
+
+def _present(is_first: Bool[Tensor, " batch"]) -> tuple[bool, bool]:
+    """Whether some samples are first, and whether some are not.
+
+    A device of its own is not asked, as the program would wait for it; there both may be.
+    """
+    if is_first.device.type != "cpu":
+        return True, True
+    return bool(is_first.any()), not bool(is_first.all())
+
+
+def _same_form(one: RuleMemory, other: RuleMemory) -> bool:
+    return {name: item.shape for name, item in one.items()} == {
+        name: item.shape for name, item in other.items()
+    }
+
+
+def _check_all_first(
+    begun: RuleMemory, memory: RuleMemory, is_first: Bool[Tensor, " batch"]
+) -> None:
+    """Check that nobody loses a memory that has the form of frames of another size."""
+    if memory and not bool(is_first.all()):
+        for name, item in begun.items():
+            check_size(item, memory[name])
+
+
+def _where(mask: Bool[Tensor, " batch"], yes: RuleMemory, no: RuleMemory) -> RuleMemory:
+    return {
+        name: torch.where(broadcast_to_rank(mask, item.ndim), item, no[name])
+        for name, item in yes.items()
+    }
 
 
 def broadcast_to_rank(mask: Bool[Tensor, " batch"], rank: int) -> Tensor:

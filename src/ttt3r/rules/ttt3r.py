@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ttt3r.rules.base import Evidence, EvidenceKind, Memory, RuleStep
+from ttt3r.rules.base import Evidence, EvidenceKind, Rule, RuleMemory, RuleStep, gated
 
 
 @dataclass(frozen=True)
-class Ttt3r:
+class Ttt3r(Rule):
     """S ← S + β ⊙ (Ŝ − S) with β = σ(mean logit) per token (TTT3R, arXiv 2509.26645, section 4).
 
     The mean runs over layers, heads and all keys of the state's cross-attention. As
@@ -19,20 +19,14 @@ class Ttt3r:
     """
 
     name: ClassVar[str] = "ttt3r"
-    evidence: ClassVar[frozenset[EvidenceKind]] = frozenset({"mean_logit"})
-
-    def start(self, state: Float[Tensor, "batch tokens channels"]) -> Memory:
-        """Nothing to remember."""
-        return {}
+    reads: ClassVar[frozenset[EvidenceKind]] = frozenset({"mean_logit"})
 
     def apply(
         self,
         previous: Float[Tensor, "batch tokens channels"],
         candidate: Float[Tensor, "batch tokens channels"],
         evidence: Evidence,
-        memory: Memory,
+        memory: RuleMemory,
     ) -> RuleStep:
         """Move each token towards the candidate by its own confidence."""
-        assert evidence.mean_logit is not None, "the network must supply the declared evidence"
-        gate = torch.sigmoid(evidence.mean_logit)
-        return RuleStep(torch.lerp(previous, candidate, gate[..., None]), gate, memory)
+        return gated(previous, candidate, torch.sigmoid(evidence.get("mean_logit")), memory)

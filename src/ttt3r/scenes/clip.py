@@ -12,7 +12,8 @@ from ttt3r.errors import SettingError
 from ttt3r.scenes.effects import CameraEffects, photograph, settled_gain
 from ttt3r.scenes.layout import Builder, to_tensors
 from ttt3r.scenes.paths import STYLES, camera_path
-from ttt3r.scenes.render import Lighting, Rendering, pixel_rays, render
+from ttt3r.scenes.render import Lighting, Rendering, pixel_rays
+from ttt3r.scenes.renderers import get_renderer
 from ttt3r.scenes.solids import trace
 from ttt3r.scenes.textures import NOISE_CELLS
 from ttt3r.scenes.worlds import WORLD_SHARES, WORLDS, Place, set_in_motion
@@ -92,9 +93,13 @@ class Scene:
         frames: length of the path, at most a million.
         size: (height, width) of the images, multiples of 8.
         options: what it should be like.
+        renderer: "torch", or "fast" for compiled code; see `renderers.get_renderer`.
+        samples: rays along each side of a pixel, whose light is averaged; smooths edges.
 
     Raises:
-        SettingError: if the seed, the length or the size is not allowed.
+        SettingError: if the seed, the length, the size, the renderer or the samples are not
+            allowed.
+        MissingExtraError: if the renderer needs a package that is not installed.
     """
 
     def __init__(
@@ -103,8 +108,11 @@ class Scene:
         frames: int,
         size: tuple[int, int] = (144, 192),
         options: SceneOptions | None = None,
+        renderer: str = "torch",
+        samples: int = 1,
     ) -> None:
         _check(seed, frames, size)
+        self._renderer = get_renderer(renderer, samples)
         options = options or SceneOptions()
         self.seed, self.size, self.options = seed, size, options
         b = self.builder = Builder(np.random.default_rng([seed, 0x7773]))
@@ -172,49 +180,55 @@ class Scene:
         """World from camera of one frame, in float64."""
         return torch.from_numpy(self.poses[frame])
 
-    def frames(self, start: int, stop: int, device: torch.device | str = "cpu") -> Clip:
+    def frames(
+        self, start: int, stop: int, device: torch.device | str = "cpu", every: int = 1
+    ) -> Clip:
         """Render frames `start` to `stop`; a frame is the same whichever others are rendered.
 
         Args:
             start: first frame.
             stop: frame after the last; the path may end before it.
             device: where to compute; the result is on the CPU.
+            every: leave out others: 3 renders `start`, `start + 3` and so on.
 
         Raises:
-            SettingError: if there is no such frame.
+            SettingError: if there is no such frame, or `every` is less than 1.
         """
         stop = min(stop, len(self))
         if not 0 <= start < stop:
             raise SettingError(f"no frames {start} to {stop}: the clip has {len(self)} frames")
-        rendering = self._render(start, stop, device)
+        if every < 1:
+            raise SettingError(f"every is 1 or more frames, not {every}")
+        chosen = range(start, stop, every)
+        rendering = self._render(chosen, device)
         if self._gain is None:
-            first = rendering if start == 0 else self._render(0, 1, device)
+            first = rendering if start == 0 else self._render(range(1), device)
             self._gain = settled_gain(first.light[0])
-        image = self._photographs(rendering.light, start, self._gain)
-        poses = torch.from_numpy(self.poses[start:stop]).float()
+        image = self._photographs(rendering.light, chosen, self._gain)
+        poses = torch.from_numpy(self.poses[start:stop:every]).float()
         intrinsics = self.intrinsics.expand(len(poses), 3, 3).clone()
         return Clip(image, rendering.depth.cpu(), poses, intrinsics, rendering.moving.cpu())
 
-    def _render(self, start: int, stop: int, device: torch.device | str) -> Rendering:
-        geometry, materials = to_tensors(self.builder, np.arange(start, stop, dtype=np.float64))
-        return render(
+    def _render(self, chosen: range, device: torch.device | str) -> Rendering:
+        geometry, materials = to_tensors(self.builder, np.array(chosen, dtype=np.float64))
+        return self._renderer(
             geometry.map(lambda x: x.to(device)),
             materials.map(lambda x: x.to(device)),
             self.lighting.to(device),
             self.volume.to(device),
-            torch.from_numpy(self.poses[start:stop]).float().to(device),
+            torch.from_numpy(self.poses[np.array(chosen)]).float().to(device),
             self.intrinsics.to(device),
             self.size,
         )
 
     def _photographs(
-        self, light: Float[Tensor, "frames 3 height width"], start: int, gain: float
+        self, light: Float[Tensor, "frames 3 height width"], chosen: range, gain: float
     ) -> UInt8[Tensor, "frames height width 3"]:
         images = []
-        for number in range(start, start + len(light)):
+        for i, number in enumerate(chosen):
             generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
             effects = self.effects.at(number, gain).to(light.device)
-            images.append(photograph(light[number - start, None], effects, generator)[0])
+            images.append(photograph(light[i, None], effects, generator)[0])
         return (torch.stack(images).movedim(1, -1) * 255).round().to(torch.uint8).cpu()
 
     def chunks(self, frames: int = 8, device: torch.device | str = "cpu") -> Iterator[Clip]:
@@ -225,7 +239,7 @@ class Scene:
 
 def _check(seed: int, frames: int, size: tuple[int, int]) -> None:
     if seed < 0:
-        raise SettingError(f"the seed must not be negative, unlike {seed}")
+        raise SettingError(f"the seed must be 0 or more, not {seed}")
     if not 1 <= frames <= MOST_FRAMES:
         raise SettingError(f"a clip has 1 to {MOST_FRAMES} frames, not {frames}")
     if any(side % 8 or not 8 <= side <= LONGEST_SIDE for side in size):
@@ -240,9 +254,11 @@ def make_clip(
     options: SceneOptions | None = None,
     device: torch.device | str = "cpu",
     stride: int = 1,
+    renderer: str = "torch",
+    samples: int = 1,
 ) -> Clip:
     """Render a whole clip; see `Scene`. With a stride, of a path that many times as long."""
-    scene = Scene(seed, frames * stride, size, options)
+    scene = Scene(seed, frames * stride, size, options, renderer, samples)
     if stride == 1:
         parts = list(scene.chunks(device=device))
     else:

@@ -1,8 +1,8 @@
 """Where the camera goes: held in a hand, walking, orbiting, panning and driving.
 
 Positions follow smooth closed curves, so that a long enough stream comes back to earlier places.
-Directions are as smooth, with two exceptions: whoever walks turns on the spot where the walk stops
-at the border of the place, and whoever drives looks 3 degrees aside once per period.
+Directions are as smooth, with two exceptions: a walking camera turns on the spot where its walk
+stops at the border of the place, and a driving camera looks 3 degrees aside once per period.
 """
 
 from collections.abc import Sequence

@@ -6,33 +6,28 @@ The folder holds, for frame i, `rgb/NNNNNN.png` (without the losses of the video
 camera-to-world, where the world is the first camera; `intrinsics.txt` is `fx fy cx cy` in pixels.
 """
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
-import av
 import numpy as np
 from av.error import FFmpegError
-from av.video.stream import VideoStream
 from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
+from ttt3r.drawing.videos import CONTAINERS, video_writer
 from ttt3r.errors import RunError, SettingError
-from ttt3r.files import write_atomically
+from ttt3r.files import new_whole, write_atomically, write_text
 from ttt3r.geometry.rotation import quaternion_from_matrix
 from ttt3r.geometry.se3 import invert
 from ttt3r.scenes.clip import Clip, Scene
 
-CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
-ENCODERS = {"libx264": {"crf": "16"}, "libopenh264": {"b": "8M"}, "mpeg4": {"b": "8M"}}
 RATE = 30
 
 POSES, INTRINSICS, README = "poses.txt", "intrinsics.txt", "README.md"
 FOLDERS = ("rgb", "depth", "motion")
+IMAGE = re.compile(r"\d{6,}\.png")
 POSES_HEAD = "# stamp tx ty tz qx qy qz qw   (camera-to-world, OpenCV axes), line i = frame i\n"
 MARK = "# A synthetic scene by ttt3r"
 MOST_MILLIMETRES = 65535
@@ -48,8 +43,8 @@ def record(
 ) -> None:
     """Render a scene into a video and, if wanted, a folder that tells the truth about it.
 
-    One frame at a time is in memory. Nothing is found under either name before everything is
-    written; whatever `done` raises ends the recording without a trace.
+    One frame at a time is in memory. Both names appear only when everything is written; an error
+    from `done` ends the recording and leaves no file.
 
     Args:
         scene: what to render, whole.
@@ -65,9 +60,10 @@ def record(
     check_names(video, truth, overwrite=overwrite)
 
     def write(file: Path, folder: Path | None) -> None:
-        with _encoder(file, CONTAINERS[video.suffix.lower()], scene.size) as encode:
+        container = CONTAINERS[video.suffix.lower()]
+        with video_writer(file, container, scene.size, RATE) as add:
             for number, clip in enumerate(scene.chunks(1)):
-                encode(clip)
+                add(clip.image[0].numpy(), number)
                 if folder is not None:
                     _add_truth(folder, number, clip, scene)
                 done(number + 1)
@@ -78,7 +74,9 @@ def record(
             write_atomically(video, lambda file: write(file, None))
             return
         truth.parent.mkdir(parents=True, exist_ok=True)
-        with _new_folder(truth.resolve()) as folder:
+        with new_whole(truth.resolve()) as folder:
+            for name in FOLDERS:
+                (folder / name).mkdir(parents=True)
             write_atomically(video, lambda file: write(file, folder))
     except (OSError, FFmpegError) as error:
         what = f"{video}" if truth is None else f"{video} and {truth}"
@@ -92,11 +90,13 @@ def check_names(video: Path, truth: Path | None, *, overwrite: bool) -> None:
     """Check, without changing anything, that the outputs may have these names.
 
     Raises:
-        SettingError: if something of value is there, or the names get in each other's way.
+        SettingError: if something must not be replaced, or one name lies in the other.
     """
     if video.suffix.lower() not in CONTAINERS:
         known = ", ".join(CONTAINERS)
-        raise SettingError(f"the name of a video ends in one of {known}, unlike {video.name}")
+        raise SettingError(
+            f"{video.name} does not end in one of {known}; give the video such a name"
+        )
     if video.is_dir():
         raise SettingError(f"{video} is a folder; choose the name of a video file")
     if video.exists() and not overwrite:
@@ -118,75 +118,24 @@ def _is_ours(folder: Path) -> bool:
     names = {path.name for path in folder.iterdir()}
     if not names <= {POSES, INTRINSICS, README, *FOLDERS} or not (folder / README).is_file():
         return False
-    return (folder / README).read_text("utf-8", errors="replace").startswith(MARK)
-
-
-@contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
-    """Give a folder that takes the name `path`, and the place of what is there, if all goes well.
-
-    Otherwise it is removed.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    before = path.with_name(f".{path.name}.{os.getpid()}.old")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        for name in FOLDERS:
-            (temporary / name).mkdir(parents=True)
-        yield temporary
-        try:
-            if path.exists():
-                path.replace(before)
-            temporary.replace(path)
-        except BaseException:
-            if before.exists() and not path.exists():
-                before.replace(path)
-            raise
-        shutil.rmtree(before, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextmanager
-def _encoder(
-    path: Path, container_format: str, size: tuple[int, int]
-) -> Iterator[Callable[[Clip], None]]:
-    """Open a video; what it gives appends the frames of a clip."""
-    name = next(name for name in ENCODERS if _can_encode(name))
-    with av.open(f"file:{path}", "w", format=container_format) as container:
-        added = container.add_stream(name, rate=RATE, options=ENCODERS[name])
-        stream = cast(VideoStream, added)
-        stream.height, stream.width = size
-        stream.pix_fmt = "yuv420p"
-
-        def encode(clip: Clip) -> None:
-            for image in clip.image.numpy():
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-
-        yield encode
-        container.mux(stream.encode(None))
-
-
-def _can_encode(name: str) -> bool:
-    try:
-        av.Codec(name, "w")
-    except ValueError:
+    inside = (path.name for name in FOLDERS for path in (folder / name).glob("*"))
+    if not all(map(IMAGE.fullmatch, inside)):
         return False
-    return True
+    return (folder / README).read_text("utf-8", errors="replace").startswith(MARK)
 
 
 def _add_truth(folder: Path, number: int, clip: Clip, scene: Scene) -> None:
     """Write what is true of one frame, and with the first what is true of all."""
     if number == 0:
         (fx, _, cx), (_, fy, cy), _ = clip.intrinsics[0].tolist()
-        (folder / INTRINSICS).write_text(f"{fx:.4f} {fy:.4f} {cx:.4f} {cy:.4f}\n", "utf-8")
-        (folder / POSES).write_text(POSES_HEAD, "utf-8")
-        (folder / README).write_text(_readme(scene), "utf-8")
+        write_text(folder / INTRINSICS, f"{fx:.4f} {fy:.4f} {cx:.4f} {cy:.4f}\n")
+        write_text(folder / POSES, POSES_HEAD)
+        write_text(folder / README, _readme(scene))
     name = f"{number:06d}.png"
     Image.fromarray(clip.image[0].numpy()).save(folder / "rgb" / name)
     Image.fromarray(millimetres(clip.depth[0])).save(folder / "depth" / name)
     Image.fromarray(_mask(clip.moving[0])).save(folder / "motion" / name)
-    with (folder / POSES).open("a", encoding="utf-8") as file:
+    with (folder / POSES).open("a", encoding="utf-8", newline="\n") as file:
         file.write(_pose_line(number, scene))
 
 

@@ -9,7 +9,7 @@ Rooms are met from inside only.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -299,8 +299,11 @@ def trace(
     direction: Float[Tensor, "frames rays 3"],
 ) -> Hits:
     """Follow rays to the first surface and describe it."""
-    t, index = nearest(geometry, origin, direction)
     groups = [solids for solids, _ in _kinds(geometry)]
+    if not any(solids.half.shape[1] for solids in groups):  # one of no extent, to choose from
+        padding = geometry.boxes.map(lambda x: x.new_zeros(len(x), 1, *x.shape[2:]))
+        return trace(replace(geometry, boxes=padding), origin, direction)
+    t, index = nearest(geometry, origin, direction)
     counts = [solids.half.shape[1] for solids in groups]
     total = sum(counts)
     is_ground = index >= total

@@ -5,7 +5,7 @@ landscape images only.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -16,8 +16,11 @@ from jaxtyping import Float
 from ttt3r.errors import InputError, SettingError
 from ttt3r.sources.base import Source
 from ttt3r.types import Frame
+from ttt3r.values import check_fields
 
 _NUMBER = r"([0-9]{1,6}(?:\.[0-9]{1,6})?)"
+# Axes of a camera, and directions in the image, after a clockwise quarter turn.
+_QUARTER_TURN = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 _ASPECT = re.compile(f"{_NUMBER}:{_NUMBER}")
 
 
@@ -38,6 +41,7 @@ class Arrangement:
     crop: str | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.rotate not in (0, 90, 180, 270):
             raise SettingError(
                 f"rotate must be 0, 90, 180 or 270 degrees clockwise, not {self.rotate}"
@@ -53,10 +57,49 @@ class Arrangement:
             steps.append(f"crop {width}:{height}")
         return steps
 
+    @staticmethod
+    def parse(steps: Sequence[str]) -> "list[Arrangement]":
+        """Read what `describe` gives, and `Arranged.describe` lists.
+
+        Raises:
+            SettingError: if a step is not known.
+        """
+        arrangements = []
+        for step in steps:
+            verb, _, value = step.partition(" ")
+            if verb == "rotate" and value.isdecimal():
+                arrangements.append(Arrangement(rotate=int(value)))
+            elif verb == "crop":
+                arrangements.append(Arrangement(crop=value))
+            else:
+                raise SettingError(f"this version of ttt3r cannot turn or cut by {step!r}")
+        return arrangements
+
+    def pixels(self, size: tuple[int, int]) -> tuple[Float[np.ndarray, "3 3"], tuple[int, int]]:
+        """Where pixels go.
+
+        Args:
+            size: (width, height) of an image.
+
+        Returns:
+            Matrix from its homogeneous pixels to those of the arranged image, and that one's size.
+        """
+        matrix, (width, height) = np.eye(3), size
+        for _ in range(self.rotate // 90):
+            matrix = _QUARTER_TURN @ matrix + np.array(
+                [[0.0, 0.0, height - 1.0], [0.0] * 3, [0.0] * 3]
+            )
+            width, height = height, width
+        if self.crop is not None:
+            left, top, width, height = _centred(width, height, _aspect(self.crop))
+            matrix = matrix - np.array([[0.0, 0.0, left], [0.0, 0.0, top], [0.0] * 3])
+        return matrix, (width, height)
+
     def apply(self, frame: Frame) -> Frame:
         """Turn and crop a frame; intrinsics follow it.
 
-        The camera turns with its image, so the intrinsics keep their usual form.
+        The camera turns with its image, so the intrinsics keep their usual form. A cropped frame
+        no longer knows its size in stored pixels; its pixels are square.
 
         Raises:
             InputError: if nothing is left of the image.
@@ -74,7 +117,10 @@ class Arrangement:
             size = frame.image.shape[:2]
             for turn in range(turns):
                 intrinsics = _quarter_turned(intrinsics, height=size[turn % 2])
-        image = np.rot90(frame.image, -turns)
+        image, alpha, stored = np.rot90(frame.image, -turns), frame.alpha, frame.stored_size
+        alpha = None if alpha is None else np.rot90(alpha, -turns)
+        if stored is not None and turns % 2:
+            stored = stored[::-1]
         if self.crop is not None:
             left, top, width, height = _centred(image.shape[1], image.shape[0], _aspect(self.crop))
             if not (width and height):
@@ -83,10 +129,17 @@ class Arrangement:
                     f"has {image.shape[1]}x{image.shape[0]} pixels; give an aspect that is nearer "
                     "to the image's"
                 )
-            image = image[top : top + height, left : left + width]
+            kept = slice(top, top + height), slice(left, left + width)
+            image, alpha, stored = image[kept], None if alpha is None else alpha[kept], None
             if intrinsics is not None:
                 intrinsics = intrinsics - np.array([[0.0, 0.0, left], [0.0, 0.0, top], [0.0] * 3])
-        return replace(frame, image=np.ascontiguousarray(image), intrinsics=intrinsics)
+        return replace(
+            frame,
+            image=np.ascontiguousarray(image),
+            intrinsics=intrinsics,
+            alpha=None if alpha is None else np.ascontiguousarray(alpha),
+            stored_size=stored,
+        )
 
 
 class Arranged:
@@ -153,6 +206,6 @@ def _quarter_turned(intrinsics: Float[np.ndarray, "3 3"], height: int) -> Float[
 
     The pixel (x, y) goes to (height - 1 - y, x), and the camera's axes turn alike.
     """
-    axes = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    axes = _QUARTER_TURN
     pixels = axes + np.array([[0.0, 0.0, height - 1.0], [0.0] * 3, [0.0] * 3])
     return pixels @ intrinsics @ axes.T

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ttt3r.errors import InputError
-from ttt3r.sources.base import Selection, select
+from ttt3r.errors import InputError, SettingError
+from ttt3r.sources.base import DEFAULT_FPS, Selection, select
 from ttt3r.types import Frame
 
 NAME = "the iterable of frames"
@@ -22,13 +22,14 @@ class ArraySource:
     Args:
         items: where the frames come from; an iterator can be read only once.
         selection: which frames to take.
-        fps: frames per second of arrays.
+        fps: frames per second of arrays; None means 30.
     """
 
-    def __init__(self, items: Iterable[Any], selection: Selection, fps: float) -> None:
+    def __init__(self, items: Iterable[Any], selection: Selection, fps: float | None) -> None:
         self._items = items
         self._selection = selection
-        self._fps = fps
+        self._fps_given = fps is not None
+        self._fps = fps or DEFAULT_FPS
         self._consumed = False
 
     @property
@@ -49,8 +50,9 @@ class ArraySource:
         """Yield the selected frames; see `Source.frames`.
 
         Raises:
-            InputError: if an item is no RGB image or a time does not increase, or if a one-shot
+            InputError: if an item is not an RGB image or a time does not increase, or if a one-shot
                 iterator is read again.
+            SettingError: at a Frame if `fps` was given, since a Frame has a time.
         """
         iterator = iter(self._items)
         if iterator is self._items:
@@ -61,22 +63,31 @@ class ArraySource:
                 )
             self._consumed = True
         for index, seconds, frame in select(self._timed(iterator), self._selection, start, NAME):
-            # A copy: frames are read ahead, and the caller may fill the same array again.
-            yield replace(frame, image=frame.image.copy(), index=index, timestamp=seconds)
+            # Copies: frames are read ahead, and the caller may fill the same arrays again.
+            alpha = None if frame.alpha is None else frame.alpha.copy()
+            matrix = None if frame.intrinsics is None else frame.intrinsics.copy()
+            image = frame.image.copy()
+            own = replace(frame, image=image, alpha=alpha, intrinsics=matrix)
+            yield replace(own, index=index, timestamp=seconds)
 
     def _timed(self, items: Iterable[Any]) -> Iterator[tuple[float, Frame]]:
         previous = -math.inf
         for number, item in enumerate(items):
             if isinstance(item, Frame):
                 _check_image(item.image, number)
+                if self._fps_given:
+                    raise SettingError(
+                        f"frame {number} has a time of its own, so fps ({self._fps:g}) would "
+                        "change nothing: leave it out"
+                    )
                 frame, seconds = item, float(item.timestamp)
             else:
                 _check_image(item, number)
                 frame, seconds = Frame(item, name=f"frame {number}"), number / self._fps
-            if not math.isfinite(seconds) or seconds <= previous:
+            if seconds <= previous:
                 raise InputError(
                     f"frame {number} has the timestamp {seconds} s after {previous} s; timestamps "
-                    "must be finite and increase (pass plain arrays to have them made from fps)"
+                    "must increase (pass plain arrays to have them made from fps)"
                 )
             previous = seconds
             yield seconds, frame

@@ -1,30 +1,21 @@
-"""What a source of frames is, which of its frames are taken, and how to open one.
+"""What a source of frames is, and which of its frames are taken.
 
 A source can be read any number of times (a one-shot iterator excepted) and always gives the same
 frames, so that a run can stop and later continue with `frames(start=already_done)`.
 """
 
-import glob
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
-
-import numpy as np
 
 from ttt3r.errors import InputError, SettingError
 from ttt3r.types import Frame
+from ttt3r.values import check_fields
 
 T = TypeVar("T")
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".heif")
-# Listed, not probed: FFmpeg would also take text files, playlists and images for a video.
-_VIDEO = """
-    .mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .m2v .wmv .asf .flv .f4v .3gp .3g2
-    .ogv .mxf .vob .dv .ivf .gif .y4m .mjpeg .mjpg .h264 .264 .h265 .265 .hevc .obu
-"""
-VIDEO_SUFFIXES = tuple(_VIDEO.split())
+DEFAULT_FPS = 30.0  # of images that carry no time of their own
 
 # Times that differ by less are the same: float64 seconds since 1970 are no finer than 0.2 µs.
 TIME_TOLERANCE = 1e-6
@@ -48,11 +39,13 @@ class Selection:
     end: float | None = None
 
     def __post_init__(self) -> None:
+        for name, value in (("start", self.start), ("end", self.end)):
+            is_time = isinstance(value, int | float) and math.isfinite(value) and value >= 0
+            if value is not None and not is_time:
+                raise SettingError(f"{name} must be a time in seconds, 0 or more, not {value!r}")
+        check_fields(self)
         if self.stride < 1:
             raise SettingError(f"stride must be at least 1, not {self.stride}")
-        for name, value in (("start", self.start), ("end", self.end)):
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise SettingError(f"{name} must be a time in seconds, 0 or more, not {value}")
         if self.end is not None and self.end <= (self.start or 0.0):
             raise SettingError(
                 f"end ({self.end} s) must lie after start ({self.start or 0.0} s); "
@@ -79,7 +72,11 @@ class Source(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able identity and settings: equal for two sources that give the same frames."""
+        """JSON-able identity and settings: equal for two sources that give the same frames.
+
+        An entry "inputs", if there is one, lists what each frame is made from as text. A run keeps
+        that list in a file of its own, and compares it when it is resumed.
+        """
         ...
 
     def frames(self, start: int = 0) -> Iterator[Frame]:
@@ -139,125 +136,3 @@ def checked_skip(skip: int) -> int:
     if skip < 0:
         raise SettingError(f"the frame to start from must be 0 or more, not {skip}")
     return skip
-
-
-def open_source(
-    source: Any,
-    *,
-    stride: int = 1,
-    start: float | None = None,
-    end: float | None = None,
-    fps: float = 30.0,
-    rotate: int = 0,
-    crop: str | None = None,
-) -> Source:
-    """Open anything that frames can come from.
-
-    Args:
-        source: path of a video, of a folder of images or of one image; a glob pattern; a list of
-            image paths; an iterable of uint8 arrays [height, width, 3] (RGB) or of Frames; or a
-            Source, which may still be turned and cropped.
-        stride: take every stride-th frame of those between `start` and `end`.
-        start: seconds after the first frame, inclusive.
-        end: seconds after the first frame, exclusive.
-        fps: frames per second of images and arrays that carry no time of their own.
-        rotate: degrees by which images are turned clockwise, on top of what the file itself asks
-            for: 0, 90, 180 or 270.
-        crop: "WIDTH:HEIGHT", such as "4:3": cut the largest centred rectangle of this aspect from
-            the turned images; None keeps them whole.
-
-    Raises:
-        SettingError: if a setting makes no sense, or if `stride`, `start` or `end` are given for a
-            source that is already open.
-        InputError: if there is nothing readable at `source`.
-        MissingExtraError: if the files need a package that is not installed.
-    """
-    from ttt3r.sources.arrange import Arranged, Arrangement
-
-    selection, arrangement = Selection(stride, start, end), Arrangement(rotate, crop)
-    if not (math.isfinite(fps) and fps > 0):
-        raise SettingError(f"fps must be a positive number of frames per second, not {fps}")
-    opened = _open(source, selection, fps)
-    return opened if arrangement == Arrangement() else Arranged(opened, arrangement)
-
-
-def _open(source: Any, selection: Selection, fps: float) -> Source:
-    if isinstance(source, Source):
-        if not selection.everything:
-            raise SettingError(
-                "stride, start and end belong to the source: give them where it is opened"
-            )
-        return source
-    if isinstance(source, str | Path):
-        return _open_path(source, selection, fps)
-    if isinstance(source, Sequence) and source and _all_paths(source):
-        from ttt3r.sources.images import ImageSource
-
-        return ImageSource([_existing_image(Path(item)) for item in source], None, selection, fps)
-    if isinstance(source, np.ndarray) and source.ndim == 3:
-        source = source[None]  # one image
-    if isinstance(source, Iterable) and not isinstance(source, bytes):
-        from ttt3r.sources.arrays import ArraySource
-
-        return ArraySource(source, selection, fps)
-    raise InputError(
-        f"cannot take frames from a {type(source).__name__}; give the path of a video or of a "
-        "folder of images, or an iterable of uint8 RGB arrays [height, width, 3]"
-    )
-
-
-def _all_paths(items: Sequence[Any]) -> bool:
-    return all(isinstance(item, str | Path) for item in items)
-
-
-def _open_path(source: str | Path, selection: Selection, fps: float) -> Source:
-    from ttt3r.sources.images import ImageSource, image_files, matching_images
-
-    text, path = str(source), Path(source).expanduser()
-    if not text:
-        raise InputError("the path is empty; give a video, a folder of images or an image")
-    try:
-        is_folder, exists = path.is_dir(), path.exists()
-    except (OSError, ValueError) as error:  # too long a name, a null character, no permission
-        raise InputError(f"{text!r} cannot be opened: {error}") from None
-    if is_folder:
-        return ImageSource(image_files(path), str(path.resolve()), selection, fps)
-    if exists:
-        return _open_file(path, selection, fps)
-    if "://" in text:
-        raise InputError(
-            f"{text} is a network address, which cannot be opened as a file: download it first, "
-            "or pass an iterable of frames"
-        )
-    if glob.has_magic(text):
-        return ImageSource(matching_images(path), str(path.absolute()), selection, fps)
-    raise InputError(f"{text} does not exist (looked for {path.absolute()}); check the path")
-
-
-def _open_file(path: Path, selection: Selection, fps: float) -> Source:
-    suffix = path.suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
-        from ttt3r.sources.images import ImageSource
-
-        return ImageSource([path], str(path.resolve()), selection, fps)
-    if suffix in VIDEO_SUFFIXES:
-        from ttt3r.sources.video import VideoSource
-
-        return VideoSource(path, selection)
-    raise InputError(
-        f"{path} is of a kind that is not known ({suffix or 'no extension'}). Give a video "
-        f"({' '.join(VIDEO_SUFFIXES[:8])} …), an image ({' '.join(IMAGE_SUFFIXES)}) or a folder of "
-        "images; if it is a video, rename it or convert it: "
-        f"ffmpeg -i '{path.name}' -c:v libx264 converted.mp4"
-    )
-
-
-def _existing_image(path: Path) -> Path:
-    path = path.expanduser()
-    if not path.is_file():
-        raise InputError(f"{path} does not exist or is not a file; check the list of images")
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise InputError(
-            f"{path} is not an image ({' '.join(IMAGE_SUFFIXES)}); a list may hold images only"
-        )
-    return path

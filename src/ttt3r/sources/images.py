@@ -1,198 +1,231 @@
-"""Frames from image files: a folder, a glob pattern or a list.
+"""Reading one image file: upright RGB of 8 bits, whatever the file holds."""
 
-Files of a folder or pattern come in natural order (img2 before img10). If all their names are
-decimal numbers that increase, as in the TUM data sets (1311868164.3631.png), these are the
-timestamps in seconds; otherwise frame i has the time i / fps.
-"""
-
-import glob
-import re
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+import contextlib
+import logging
+import struct
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import BinaryIO
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image as PillowImage
 from PIL import ImageOps
 
 from ttt3r.errors import InputError, MissingExtraError
-from ttt3r.sources.base import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Selection, checked_skip, select
-from ttt3r.types import Frame, Image
+from ttt3r.sources.files import FORMATS, is_heif
+from ttt3r.types import Image
 
-# What may be decoded whatever a file is called; Pillow knows formats that start other programs.
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
-HEIC_SUFFIXES = (".heic", ".heif")
-DECIMAL_NUMBER = re.compile(r"\d+\.\d+")
+log = logging.getLogger(__name__)
+
+Alpha = UInt8[np.ndarray, "height width"]
+Levels = tuple[float, float]  # grey values that become black and white
+
+# Phones take photographs of 200 megapixels; as RGB this limit is 1.5 GB.
+MOST_PIXELS = 2**29
+FULL_16_BIT, FULL_8_BIT = (0.0, 65535.0), (0.0, 255.0)
+NARROW = 0.25  # a smaller part of the full range would look flat
+OUTLIERS = 0.1  # percent of the values at either end that may lie beyond the levels
+REDUCED, MASK = 1, 4  # bits of TIFF's tag 254: a smaller copy of another page; not a picture
+NEW_SUBFILE_TYPE = 254
 
 
-class ImageSource:
-    """Frames from image files in the given order.
+def read_pixels(path: Path, levels: Levels | None = None) -> tuple[Image, Alpha | None]:
+    """Read an image file upright, as RGB and opacity.
 
     Args:
-        paths: the files, at least one.
-        path: the folder, pattern or file they were found by; None for a list.
-        selection: which of them to take.
-        fps: frames per second if the file names are no timestamps.
+        path: the file.
+        levels: the grey values that become black and white, for images of more than 8 bits; None
+            takes those of this image, see `levels_of`.
+
+    Returns:
+        RGB, and the opacity of each pixel; None if all are opaque.
 
     Raises:
-        InputError: if the selection is empty.
-        MissingExtraError: if there are HEIC files and no package to read them.
+        InputError: if the file is damaged, too large, holds several images, or is not an image of
+            an accepted format.
     """
-
-    def __init__(
-        self, paths: Sequence[Path], path: str | None, selection: Selection, fps: float
-    ) -> None:
-        if any(file.suffix.lower() in HEIC_SUFFIXES for file in paths):
-            enable_heic()
-        self._path = path
-        self._paths = paths
-        self._selection = selection
-        self._fps = fps
-        times = _times_in_names(paths) or [number / fps for number in range(len(paths))]
-        name = path or "the list of images"
-        self._taken = list(select(zip(times, paths, strict=True), selection, 0, name))
-
-    @property
-    def length(self) -> int:
-        """Exact number of frames."""
-        return len(self._taken)
-
-    def describe(self) -> dict[str, Any]:
-        """Identity (number of files, first and last name) and settings."""
-        return {
-            "kind": "images",
-            "path": self._path,
-            "files": len(self._paths),
-            "first": self._paths[0].name,
-            "last": self._paths[-1].name,
-            "fps": self._fps,
-            **self._selection.describe(),
-        }
-
-    def frames(self, start: int = 0) -> Iterator[Frame]:
-        """Yield the selected frames; files that are left out are not opened. See `Source.frames`.
-
-        Raises:
-            InputError: at a file that cannot be read.
-        """
-        for index, seconds, path in self._taken[checked_skip(start) :]:
-            try:
-                image = read_image(path)
-            except InputError as error:
-                raise InputError(
-                    f"{error}. The {index} frames before it were read. Replace the file by an "
-                    "intact copy or remove it, then resume the run"
-                ) from error.__cause__
-            yield Frame(image, index, seconds, name=path.name)
+    with opened(path) as image:
+        count = len(page_numbers(image))
+        if count > 1:
+            raise InputError(
+                f"it holds {count} images, and a folder or list takes one from each file; give the "
+                "file itself to read them as a video, or save them as separate files"
+            )
+        image = ImageOps.exif_transpose(image)
+        return to_rgb(image, levels or levels_of(image)), alpha_of(image)
 
 
-def natural_key(name: str) -> list[Any]:
-    """Sort key that compares runs of digits as numbers: img2 < img10."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return [int(part) if position % 2 else part for position, part in enumerate(parts)] + [name]
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Return the images in `folder` (not in its subfolders) in order; hidden files are left out.
+def levels_of_file(path: Path) -> Levels | None:
+    """As `levels_of`, of an image file.
 
     Raises:
-        InputError: if there is none.
+        InputError: see `read_pixels`.
+    """
+    with opened(path) as image:
+        return levels_of(image)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[PillowImage.Image]:
+    """Open an image file by its content; see `open_image`.
+
+    Raises:
+        InputError: also instead of whatever is raised while the image is in use, with its reason.
     """
     try:
-        entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    except OSError as error:
-        raise InputError(f"the folder {folder} cannot be read: {error.strerror}") from None
-    images = _sorted_images(entries)
-    if images:
-        return images
-    wanted = f"accepted are {' '.join(IMAGE_SUFFIXES)}"
-    if not entries:
-        raise InputError(f"the folder {folder} is empty; put images into it ({wanted})")
-    hint = "check the path"
-    if videos := sorted(path.name for path in entries if path.suffix.lower() in VIDEO_SUFFIXES):
-        hint = f"to read a video, give its own path, {folder / videos[0]}"
-    elif folders := sorted(path.name for path in entries if path.is_dir()):
-        hint = f"subfolders are not searched: give one of them, such as {folder / folders[0]}"
-    raise InputError(f"the folder {folder} holds no images ({wanted}); {hint}")
-
-
-def matching_images(pattern: Path) -> list[Path]:
-    """Return the images that match a glob pattern (`**` spans folders) in order.
-
-    Raises:
-        InputError: if there is none.
-    """
-    # Path.glob would take neither an absolute pattern nor leave hidden files out.
-    entries = [Path(match) for match in glob.glob(str(pattern), recursive=True)]  # noqa: PTH207
-    images = _sorted_images(entries)
-    if not images:
-        found = f"the {len(entries)} matches of {pattern} are" if entries else f"{pattern} matches"
-        raise InputError(
-            f"{found} no images (accepted are {' '.join(IMAGE_SUFFIXES)}); check the pattern, and "
-            "quote it so that the shell does not expand it"
-        )
-    return images
-
-
-def _sorted_images(entries: list[Path]) -> list[Path]:
-    images = [path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-    if all(DECIMAL_NUMBER.fullmatch(path.stem) for path in images):
-        return sorted(images, key=lambda path: float(path.stem))
-    return sorted(images, key=lambda path: natural_key(path.as_posix()))
-
-
-def _times_in_names(paths: Sequence[Path]) -> list[float] | None:
-    """Timestamps in seconds if every name is a decimal number and they strictly increase."""
-    if not all(DECIMAL_NUMBER.fullmatch(path.stem) for path in paths):
-        return None
-    times = [float(path.stem) for path in paths]
-    increase = all(before < after for before, after in pairwise(times))
-    return times if increase else None
-
-
-def read_image(path: Path) -> Image:
-    """Read an image file upright, as RGB. 16-bit grey is scaled to 8 bits.
-
-    Raises:
-        InputError: if the file is damaged, too large, or no image of an accepted format.
-    """
-    formats = (*FORMATS, "HEIF") if path.suffix.lower() in HEIC_SUFFIXES else FORMATS
-    try:
-        with PillowImage.open(path, formats=formats) as image:
-            limit = PillowImage.MAX_IMAGE_PIXELS
-            if limit is not None and image.width * image.height > limit:
-                raise PillowImage.DecompressionBombError
-            return to_rgb(ImageOps.exif_transpose(image), sixteen_bit="scale")
-    except (PillowImage.DecompressionBombError, PillowImage.DecompressionBombWarning) as error:
-        raise InputError(
-            f"{path} has more than {PillowImage.MAX_IMAGE_PIXELS} pixels, which a damaged or "
-            "malicious file may claim; if it is real, make it smaller"
-        ) from error
+        with path.open("rb") as file, higher_limit(), open_image(file, path) as image:
+            yield image
+    except MissingExtraError:
+        raise
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         reason = str(error) or type(error).__name__
         raise InputError(f"{path} cannot be read as an image ({reason})") from error
 
 
-def to_rgb(
-    image: PillowImage.Image, sixteen_bit: Literal["saturate", "scale"] = "saturate"
-) -> Image:
+def open_image(file: BinaryIO, path: Path) -> PillowImage.Image:
+    """Open an image by its content, whatever it is called.
+
+    Pillow's own `open` would refuse large photographs by a limit that is global to the program.
+
+    Raises:
+        InputError: if it is not an image of an accepted format, or has too many pixels.
+        MissingExtraError: if it is HEIC and no package is installed to read it.
+    """
+    formats = FORMATS
+    if is_heif(path):
+        enable_heic()
+        formats = ("HEIF",)
+    head = file.read(16)
+    for name in formats:
+        factory, accepts = PillowImage.OPEN.get(name, (None, None))
+        if factory is None or (accepts is not None and accepts(head) is not True):
+            continue
+        file.seek(0)
+        try:
+            image = factory(file, str(path))
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue  # another format that begins alike
+        pixels = image.width * image.height
+        if pixels > MOST_PIXELS:
+            raise InputError(
+                f"it has {image.width}x{image.height} pixels, {pixels // 10**6} million, and at "
+                f"most {MOST_PIXELS // 10**6} million are read; make it smaller"
+            )
+        return image
+    raise InputError("cannot identify its format; it is damaged or is not an image")
+
+
+_limit_lock = threading.Lock()
+_limit_users: list[int | None] = []  # one entry per user; the first is what to restore
+
+
+@contextlib.contextmanager
+def higher_limit() -> Iterator[None]:
+    """Raise Pillow's own limit of pixels to ours meanwhile; some of its readers check it."""
+    with _limit_lock:
+        _limit_users.append(PillowImage.MAX_IMAGE_PIXELS)
+        PillowImage.MAX_IMAGE_PIXELS = MOST_PIXELS
+    try:
+        yield
+    finally:
+        with _limit_lock:
+            before = _limit_users[0]
+            _limit_users.pop()
+            if not _limit_users:
+                PillowImage.MAX_IMAGE_PIXELS = before
+
+
+def page_numbers(image: PillowImage.Image) -> list[int]:
+    """Numbers of an image's frames or pages.
+
+    The second picture of an MPO photograph, smaller copies and masks among the pages of a TIFF, and
+    the still picture of an animated PNG that is not part of the animation are left out.
+    """
+    count = getattr(image, "n_frames", 1)
+    if image.format == "MPO" or count == 1:
+        return [0]
+    if image.format == "TIFF":
+        numbers = []
+        for number in range(count):
+            image.seek(number)
+            kind = getattr(image, "tag_v2", {}).get(NEW_SUBFILE_TYPE, 0)
+            if not kind & (REDUCED | MASK):
+                numbers.append(number)
+        image.seek(0)
+        return numbers or [0]
+    return list(range(int(getattr(image, "default_image", False)), count))
+
+
+def to_rgb(image: PillowImage.Image, levels: Levels | None = None) -> Image:
     """Convert an image of any Pillow mode to an RGB array; alpha is dropped, not blended.
 
     Args:
         image: the image.
-        sixteen_bit: what becomes of grey values beyond 8 bits (modes I and I;16). "saturate" is
-            what the published preparation does: all values from 255 are white. "scale" divides
-            by 257, which keeps the picture; files are read so.
+        levels: the grey values that become black and white, of images of more than 8 bits; None
+            does what the published preparation does: all values from 255 are white.
     """
-    if sixteen_bit == "scale" and (image.mode == "I" or image.mode.startswith("I;16")):
-        values = np.asarray(image.convert("I")).astype(np.int64)
-        grey = ((values + 128) // 257).clip(0, 255).astype(np.uint8)
+    if levels is not None and (values := _deep_values(image)) is not None:
+        low, high = levels
+        scaled = (np.nan_to_num(values, nan=low) - low) * (255 / ((high - low) or 1.0))
+        grey = scaled.round().clip(0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if "transparency" in image.info:  # Pillow would warn that it drops the palette's alpha
         image = image.copy()
         del image.info["transparency"]
     return np.array(image.convert("RGB"))
+
+
+def alpha_of(image: PillowImage.Image) -> Alpha | None:
+    """Opacity of each pixel; None if all are opaque."""
+    if not image.has_transparency_data:
+        return None
+    alpha = np.array(image.convert("RGBA").getchannel("A"))
+    return None if (alpha == 255).all() else alpha
+
+
+def levels_of(image: PillowImage.Image) -> Levels | None:
+    """The grey values that become black and white, of an image of more than 8 bits.
+
+    They are the full range of 16 bits (of 8 bits, for floating point) if the image uses a quarter
+    of it; otherwise its own range, without the outermost 0.1 % of the values.
+
+    Returns:
+        Black and white; None for ordinary images.
+    """
+    values = _deep_values(image)
+    if values is None:
+        return None
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return FULL_8_BIT
+    full = FULL_8_BIT if image.mode == "F" else FULL_16_BIT
+    least, most = float(finite.min()), float(finite.max())
+    if full[0] <= least and most <= full[1] and most - least >= NARROW * full[1]:
+        return full
+    low, high = (float(v) for v in np.percentile(finite, (OUTLIERS, 100 - OUTLIERS)))
+    if low < high:
+        return low, high
+    return (least, most) if least < most else full
+
+
+def say_levels(name: str, levels: Levels) -> None:
+    """Log a note if grey values are stretched by their own range."""
+    if levels not in (FULL_16_BIT, FULL_8_BIT):
+        log.info(
+            "the grey values %g to %g of %s become black to white, in all images alike",
+            *(*levels, name),
+        )
+
+
+def _deep_values(image: PillowImage.Image) -> np.ndarray | None:
+    """Grey values of an image of 16 bits, 32 bits or floating point; None of other images."""
+    if image.mode == "F":
+        return np.asarray(image, np.float64)
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return np.asarray(image.convert("I")).astype(np.float64)
+    return None
 
 
 def enable_heic() -> None:

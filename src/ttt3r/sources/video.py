@@ -1,77 +1,123 @@
 """Frames from a video file, decoded by PyAV as they are asked for.
 
-Times are the file's own presentation times, so a variable frame rate is kept. FFmpeg writes
-nothing to the terminal: PyAV silences its log by default.
+Times are the file's own presentation times, so a variable frame rate is kept. Bare streams have
+none; their frames are spaced evenly. FFmpeg writes nothing to the terminal: PyAV silences its log
+by default.
 """
 
 import logging
 import math
-import shlex
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-import av
-import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from ttt3r.errors import InputError
+from ttt3r.errors import InputError, SettingError
 from ttt3r.sources.base import Selection, select
-from ttt3r.types import Frame, Image
+from ttt3r.sources.colour import kind_of, name_of
+from ttt3r.sources.pictures import upright_rgb
+from ttt3r.sources.streams import (
+    DEFAULT_RATE,
+    choose,
+    duration,
+    frame_count,
+    is_raw,
+    listing,
+    open_container,
+    quoted,
+    rate,
+    videos,
+)
+from ttt3r.types import Frame
 
 log = logging.getLogger(__name__)
 
 Threads = Literal["AUTO", "NONE"]
 
-DEFAULT_RATE = Fraction(30)  # for the rare stream that states none
 SEEK_FROM = 2.0  # a start before this many seconds is reached by decoding
 SHORT = 0.9  # warn when less than this part of the promised duration came
 
 
 class VideoSource:
-    """Frames from the first video stream of a file, upright, with times in seconds.
+    """Frames from one video stream of a file: upright, with square pixels, with times in seconds.
 
     Args:
         path: the file.
         selection: which of its frames to take.
+        fps: frames per second of a bare stream (.h264, say), which states no times; None takes what
+            the stream says of itself, else 30.
+        video_stream: number of the stream among the file's video streams, from 0; None takes the
+            best, see `ttt3r.sources.choose`.
 
     Raises:
         InputError: if the file cannot be opened or holds no video.
+        SettingError: if there is no such stream, or `fps` is given but the file states times.
     """
 
-    def __init__(self, path: Path, selection: Selection) -> None:
+    def __init__(
+        self,
+        path: Path,
+        selection: Selection,
+        fps: float | None = None,
+        video_stream: int | None = None,
+    ) -> None:
         self._path = path
         self._selection = selection
+        self._fps = fps
+        self._told: set[str] = set()
         try:
             self._bytes = path.stat().st_size
             if self._bytes == 0:
                 raise InputError(f"{path} is empty (0 bytes); copy or record it again")
-            with _open(path) as container:
-                stream = _video_stream(container, path)
-                self._rate = _rate(stream)
-                self._duration = _duration(container, stream)
-                self._frame_count = stream.frames
+            with open_container(path) as container:
+                self._read_header(container, video_stream)
         except (FFmpegError, OSError) as error:
             raise InputError(
-                f"{path} cannot be opened as a video ({_reason(error)}): it is incomplete (stopped "
-                "while it was recorded or copied) or no video. Copy it again, or see what "
-                f"`ffmpeg -i {_quoted(path)}` says about it"
+                f"{path} cannot be opened as a video ({_reason(error)}): it is not complete, or it "
+                f"is not a video. Copy it again, or see what `ffmpeg -i {quoted(path)}` "
+                "says about it"
             ) from error
         self._seeks = self._seek_is_exact()
 
+    def _read_header(self, container: InputContainer, video_stream: int | None) -> None:
+        name, found = self._path.name, videos(container)
+        self._number, stream = choose(container, self._path, video_stream)
+        if len(found) > 1 and video_stream is None:
+            log.info(
+                "%s has %d video streams: %s; number %d is read. Choose another with "
+                "--video-stream NUMBER",
+                *(name, len(found), listing(found), self._number),
+            )
+        self._raw = is_raw(container)
+        stated = rate(stream, raw=self._raw)
+        if self._fps is not None and not self._raw:
+            raise SettingError(
+                f"{name} states when each frame is shown, so fps ({self._fps:g}) would change "
+                "nothing: leave it out; to take fewer frames, set stride"
+            )
+        if stated is None and self._raw and self._fps is None:
+            log.warning(
+                "%s does not say how many frames a second has; %g are assumed. Give the number "
+                "with --fps",
+                *(name, float(DEFAULT_RATE)),
+            )
+        given = None if self._fps is None else Fraction(self._fps)
+        self._rate = given or stated or DEFAULT_RATE
+        self._duration = duration(container, stream)
+        self._frame_count = None if self._raw else frame_count(stream, self._duration)
+        self._pixel_aspect = stream.sample_aspect_ratio
+
     @property
     def length(self) -> int | None:
-        """Estimate from what the container states; None if it states nothing."""
+        """Estimate from what the file says; None if it says nothing."""
         start, end = self._selection.start or 0.0, self._selection.end
-        count: float = self._frame_count
-        if not count and self._duration is not None:
-            count = round(self._duration * self._rate)
+        count = self._frame_count
         if not count:
             return None
         if start or end is not None:
@@ -81,11 +127,13 @@ class VideoSource:
         return math.ceil(round(count, 6) / self._selection.stride)
 
     def describe(self) -> dict[str, Any]:
-        """Identity (size in bytes) and settings."""
+        """Identity (size in bytes, number of the stream) and settings."""
         return {
             "kind": "video",
             "path": str(self._path.resolve()),
             "bytes": self._bytes,
+            "video_stream": self._number,
+            "fps": self._fps,
             **self._selection.describe(),
         }
 
@@ -100,45 +148,46 @@ class VideoSource:
             with closing(self._timed()) as timed:
                 for index, seconds, picture in select(timed, self._selection, start, name):
                     last = seconds
-                    image = upright_rgb(picture)
-                    yield Frame(image, index, seconds, name=f"{name} at {seconds:.3f} s")
+                    image, stored = upright_rgb(picture, self._pixel_aspect)
+                    self._tell_colours(picture)
+                    place = f"{name} at {seconds:.3f} s"
+                    yield Frame(image, index, seconds, name=place, stored_size=stored)
                     index += 1
         except (FFmpegError, OSError) as error:
             raise self._damaged(error, index, last) from error
+
+    def _tell_colours(self, picture: VideoFrame) -> None:
+        kind = kind_of(picture)
+        name = "" if kind is None else name_of(kind)
+        if kind is not None and name not in self._told:
+            self._told.add(name)
+            log.info("%s is %s; its colours are converted to SDR", self._path.name, name)
 
     def _damaged(self, error: Exception, index: int, last: float | None) -> InputError:
         where = "at its beginning" if last is None else f"after {last:.3f} s"
         # The frame at the end is decoded to know that it is there, so it must be an intact one.
         end = math.floor((last or 0.0) * 1000) / 1000
-        stop = f", or stop before it with --end {end:.3f}" if end else ""
+        stop = f", or stop before the damage with --end {end:.3f}" if end else ""
         return InputError(
             f"{self._path.name} is damaged {where} ({_reason(error)}); {index} frames were read. "
-            f"Re-encode it with `ffmpeg -i {_quoted(self._path)} -c:v libx264 -crf 16 fixed.mp4`"
-            f"{stop}"
+            "Use an intact copy if there is one. Otherwise write what can be read to a new file "
+            f"with `ffmpeg -i {quoted(self._path)} -c:v libx264 -crf 16 fixed.mp4`{stop}"
         )
 
     def _timed(self) -> Generator[tuple[float, VideoFrame], None, None]:
-        """Yield (seconds, frame), all of them up to the first damage."""
-        decoded = 0
-        try:
-            with closing(self._decode("AUTO")) as pairs:
-                for pair in pairs:
-                    yield pair
-                    decoded += 1
-            return
-        except FFmpegError:
-            pass
-        # Parallel decoding reports damage too early or too late: find its place with one thread.
+        """Yield (seconds, frame), all of them up to the first damage.
+
+        One thread decodes: several would report damage too early or too late, and how many frames
+        a damaged file has would depend on the number of cores.
+        """
         with closing(self._decode("NONE")) as pairs:
-            for number, pair in enumerate(pairs):
-                if number >= decoded:
-                    yield pair
+            yield from pairs
 
     def _decode(self, threads: Threads) -> Generator[tuple[float, VideoFrame], None, None]:
-        with _open(self._path) as container:
-            stream = _video_stream(container, self._path)
+        with open_container(self._path) as container:
+            _, stream = choose(container, self._path, self._number)
             stream.thread_type = threads
-            clock = _Clock(stream.time_base or 1 / DEFAULT_RATE, _rate(stream))
+            clock = _Clock(stream.time_base or 1 / DEFAULT_RATE, self._rate, stated=not self._raw)
             pictures = _pictures(container, stream, threads)
             first = next(pictures, None)
             if first is None:
@@ -153,8 +202,9 @@ class VideoSource:
                 yield clock.seconds(picture.pts, picture.duration), picture
             if self._duration is not None and clock.end < SHORT * self._duration:
                 log.warning(
-                    "%s ends after %.2f s, but states %.2f s: it may have been cut off while it "
-                    "was recorded or copied",
+                    "%s ends after %.2f s, but states %.2f s: its end is missing, perhaps because "
+                    "recording or copying it was interrupted. What is there is read; if there is a "
+                    "complete copy, use that",
                     *(self._path.name, clock.end, self._duration),
                 )
 
@@ -163,11 +213,11 @@ class VideoSource:
 
         That is so if the first frame to come out is a key frame no later than the start.
         """
-        if self._selection.start is None or self._selection.start < SEEK_FROM:
+        if self._raw or (self._selection.start or 0.0) < SEEK_FROM:
             return False
         try:
-            with _open(self._path) as container:
-                stream = _video_stream(container, self._path)
+            with open_container(self._path) as container:
+                _, stream = choose(container, self._path, self._number)
                 first = next(_pictures(container, stream, "NONE"))
                 target = _seek_target(first, self._selection)
                 container.seek(target, stream=stream)
@@ -180,9 +230,16 @@ class VideoSource:
 
 
 class _Clock:
-    """Seconds since the first frame, from presentation times where the frames have them."""
+    """Seconds since the first frame.
 
-    def __init__(self, unit: Fraction, rate: Fraction) -> None:
+    Args:
+        unit: of presentation times, in seconds.
+        rate: frames per second, for frames without a presentation time.
+        stated: whether presentation times are to be used where frames have them.
+    """
+
+    def __init__(self, unit: Fraction, rate: Fraction, *, stated: bool = True) -> None:
+        self._stated = stated
         self._unit = unit
         self._step = float(1 / rate)
         self._origin: int | None = None
@@ -191,6 +248,8 @@ class _Clock:
 
     def seconds(self, pts: int | None, duration: int = 0) -> float:
         """Time of the next frame; later than that of the frame before."""
+        if not self._stated:
+            pts, duration = None, 0
         if self._previous is None:
             self._origin, seconds = pts, 0.0
         else:
@@ -202,25 +261,6 @@ class _Clock:
         self._previous = seconds
         self.end = seconds + (float(duration * self._unit) or self._step)
         return seconds
-
-
-def _open(path: Path) -> InputContainer:
-    # "file:" keeps FFmpeg from reading a:b.mp4 as an address. The list of protocols keeps a
-    # playlist that is named .mp4 from opening network addresses.
-    return av.open(f"file:{path}", options={"protocol_whitelist": "file"})
-
-
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:  # the cover of a song
-            return stream
-    kinds = sorted({stream.type for stream in container.streams})
-    if not kinds:
-        raise InputError(
-            f"{path} has no readable content: it is incomplete (stopped while it was recorded or "
-            f"copied). Copy it again, or see what `ffmpeg -i {_quoted(path)}` says about it"
-        )
-    raise InputError(f"{path} holds no video, only {', '.join(kinds)}; give a file with a picture")
 
 
 def _pictures(
@@ -237,54 +277,11 @@ def _pictures(
         raise
 
 
-def _rate(stream: VideoStream) -> Fraction:
-    return stream.average_rate or stream.guessed_rate or DEFAULT_RATE
-
-
-def _duration(container: InputContainer, stream: VideoStream) -> float | None:
-    """Seconds that the container promises."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration else None
-
-
 def _seek_target(first: VideoFrame, selection: Selection) -> int:
     unit = first.time_base or 1 / DEFAULT_RATE
     return (first.pts or 0) + math.floor((selection.start or 0.0) / unit)
 
 
-def upright_rgb(picture: VideoFrame) -> Image:
-    """Convert a decoded frame to RGB and turn it as the file's display matrix asks.
-
-    The matrix is one of the eight flips and quarter turns; others are rounded to them.
-    """
-    image = picture.to_ndarray(format="rgb24")
-    (xx, yx), (xy, yy) = _display_matrix(picture)  # shown = [[xx, xy], [yx, yy]] @ stored
-    if abs(xx) < abs(xy):
-        image, xx, yy = image.transpose(1, 0, 2), xy, yx
-    if xx < 0:
-        image = image[:, ::-1]
-    if yy < 0:
-        image = image[::-1]
-    # A copy, as the array may be a view of memory that the decoder owns.
-    return np.array(image, dtype=np.uint8, order="C")
-
-
-def _display_matrix(picture: VideoFrame) -> tuple[tuple[int, int], tuple[int, int]]:
-    try:
-        data = picture.side_data.get("DISPLAYMATRIX")  # pyright: ignore[reportAttributeAccessIssue]
-    except ValueError:  # side data of a kind that PyAV does not know
-        data = None
-    if data is None:
-        return (1, 0), (0, 1)
-    matrix = np.frombuffer(bytes(data), dtype=np.int32)
-    return (int(matrix[0]), int(matrix[1])), (int(matrix[3]), int(matrix[4]))
-
-
 def _reason(error: Exception) -> str:
     """What FFmpeg said, without numbers and paths."""
     return getattr(error, "strerror", None) or str(error)
-
-
-def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))

@@ -2,27 +2,27 @@
 
 import abc
 import copy
-import json
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
-import safetensors
-import safetensors.torch
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ttt3r import values
-from ttt3r.errors import SessionError
-from ttt3r.files import write_atomically
-from ttt3r.models.base import SetModel, StreamModel, check_outputs
+from ttt3r.errors import SessionError, SettingError
+from ttt3r.files import has_text_name, user_path
+from ttt3r.models.base import SetModel, StreamModel
 from ttt3r.stream import resets, stitching
 from ttt3r.stream.placing import PushedImage
+from ttt3r.tensor_files import encode_header, read_tensors, write_tensors
 from ttt3r.types import Prediction
 
-FORMAT = "ttt3r-session-1"
+# Where the tensors of predictions lie.
+ResultDevice = Literal["cpu", "model"]
 
 # `typing.Self` cannot be checked by beartype on single methods, hence the variable.
 AnySession = TypeVar("AnySession", bound="SessionBase")
@@ -37,12 +37,47 @@ class Progress:
         index: frames taken in so far.
         segment: number of the segment that the next frame belongs to.
         world_from_segment: similarity that places a segment, float64.
+        fresh: whether no frame of the segment is remembered yet.
     """
 
     state: Any
     index: int
     segment: int
     world_from_segment: Float[Tensor, "4 4"]
+    fresh: bool = True
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a session as text, see `Session`."""
+
+    rule: str
+    reset: str
+    stitch: str
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What a saved session says of itself beside its tensors.
+
+    Attributes:
+        format: of the file.
+        model: name of the weights.
+        sha256: of the weights.
+        settings: of the session.
+        index, segment, fresh: see `Progress`.
+        checksum: CRC-32 of the header without it, and of the tensors; 0 while it is computed.
+    """
+
+    format: Literal["ttt3r-session-2"]
+    model: str
+    sha256: str
+    settings: Settings
+    index: int
+    segment: int
+    fresh: bool
+    checksum: int = 0
 
 
 class SessionBase(abc.ABC):
@@ -55,6 +90,7 @@ class SessionBase(abc.ABC):
         reset: when to start a new segment, see `Session`.
         outputs: what to compute, see `Session`.
         stitch: how segments are joined, see `Session`.
+        device_of_results: where the tensors of predictions lie, see `Session`.
 
     Raises:
         SettingError: if a name is unknown, or the model cannot give an output.
@@ -65,15 +101,20 @@ class SessionBase(abc.ABC):
         model: Any,
         rule: Any,
         state: Any,
-        reset: "str | int | resets.ResetPolicy | None",
+        reset: "str | int | resets.Reset | None",
         outputs: Collection[str],
         stitch: "str | stitching.Stitching | None",
+        device_of_results: ResultDevice = "cpu",
     ) -> None:
+        if device_of_results not in get_args(ResultDevice):
+            raise SettingError(
+                f"device_of_results must be 'cpu' or 'model', not {device_of_results!r}"
+            )
         self.model, self.rule = model, rule
+        self.device_of_results: ResultDevice = device_of_results
         self.reset = resets.parse(reset)
         self.stitch = stitching.parse(stitch, model.capabilities.metric_scale)
-        self.outputs = check_outputs((outputs,) if isinstance(outputs, str) else outputs)
-        model.capabilities.check(self.outputs)
+        self.outputs = model.capabilities.check((outputs,) if isinstance(outputs, str) else outputs)
         self._progress = Progress(state, 0, 0, torch.eye(4, dtype=torch.float64))
 
     @property
@@ -107,6 +148,10 @@ class SessionBase(abc.ABC):
             InputError, SettingError: see `Session.push`.
         """
 
+    def _hand_over(self, prediction: Prediction) -> Prediction:
+        """Move a prediction to where results are to lie."""
+        return prediction.to("cpu" if self.device_of_results == "cpu" else self.device)
+
     def fork(self: AnySession) -> AnySession:
         """Return a second session that continues from here on its own."""
         return copy.copy(self)  # every field is immutable or replaced, never changed in place
@@ -117,25 +162,31 @@ class SessionBase(abc.ABC):
         Raises:
             SessionError: if the file cannot be written; an older file there is left as it was.
         """
-        path = Path(path)
-        tensors = {
-            f"state.{name}": tensor.detach().cpu().contiguous()
-            for name, tensor in self.state.to_tensors().items()
-        }
+        tensors = {f"state.{name}": item for name, item in self.state.to_tensors().items()}
         tensors["world_from_segment"] = self._progress.world_from_segment
-        header = {
-            "format": FORMAT,
-            "model": {"name": self.model.weights.name, "sha256": self.model.weights.sha256},
-            "rule": values.to_text(self.rule),
-            "reset": values.to_text(self.reset),
-            "stitch": values.to_text(self.stitch),
-            "outputs": sorted(self.outputs),
-            "index": self.index,
-            "segment": self.segment,
-        }
-        content = safetensors.torch.save(tensors, {"ttt3r": json.dumps(header, sort_keys=True)})
+        settings = Settings(
+            *(values.to_text(value) for value in (self.rule, self.reset, self.stitch)),
+            outputs=tuple(sorted(self.outputs)),
+        )
+        header = _Header(
+            "ttt3r-session-2",
+            self.model.weights.name,
+            self.model.weights.sha256,
+            settings,
+            self.index,
+            self.segment,
+            self._progress.fresh,
+        )
+        tensors = {name: item.detach().cpu().contiguous() for name, item in tensors.items()}
+        header = replace(header, checksum=_checksum(header, tensors))
+        path = user_path(path)
+        if not has_text_name(path):
+            raise SessionError(
+                f"the name {str(path)!r} is not valid UTF-8, which saved sessions need; choose "
+                "another file"
+            )
         try:
-            write_atomically(path, lambda file: file.write_bytes(content), sync=True)
+            write_tensors(path, tensors, header, sync=True)
         except OSError as error:
             raise SessionError(
                 f"cannot save the session to {path}: {error}. Check that the folder exists, is "
@@ -145,57 +196,72 @@ class SessionBase(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def begin(
-        cls: type[AnySession], model: StreamModel | SetModel, settings: dict[str, Any]
+        cls: type[AnySession],
+        model: StreamModel | SetModel,
+        settings: Settings,
+        device_of_results: ResultDevice = "cpu",
     ) -> AnySession:
-        """Return a fresh session of a saved one's "rule", "reset", "outputs" and "stitch".
+        """Return a fresh session with the settings of a saved one.
 
         Raises:
             SettingError: if they are those of another kind of session.
         """
 
     @classmethod
-    def load(cls: type[AnySession], path: str | Path, model: StreamModel | SetModel) -> AnySession:
+    def load(
+        cls: type[AnySession],
+        path: str | Path,
+        model: StreamModel | SetModel,
+        device_of_results: ResultDevice = "cpu",
+    ) -> AnySession:
         """Continue a saved session; what follows is bit-equal to never having stopped.
 
         Args:
             path: a file that `save` wrote.
             model: the model it was saved with; the device may differ.
+            device_of_results: see `Session`.
 
         Raises:
-            SessionError: if the file is not a session, or belongs to other weights.
+            SessionError: if the file is not a session, is damaged, or belongs to other weights.
         """
-        header, tensors = _read_session(Path(path))
-        saved = header["model"]
-        if saved["sha256"] != model.weights.sha256:
+        header, tensors = _read_session(user_path(path))
+        if header.sha256 != model.weights.sha256:
             raise SessionError(
-                f"{path} was saved with the weights {saved['name']!r} (sha256 "
-                f"{saved['sha256'][:12]}…), not with {model.weights.name!r} (sha256 "
+                f"{path} was saved with the weights {header.model!r} (sha256 "
+                f"{header.sha256[:12]}…), not with {model.weights.name!r} (sha256 "
                 f"{model.weights.sha256[:12]}…). Load those weights to resume it."
             )
-        session = cls.begin(model, header)
-        state = {
-            name.removeprefix("state."): tensor
-            for name, tensor in tensors.items()
-            if name.startswith("state.")
-        }
+        try:
+            session = cls.begin(model, header.settings, device_of_results)
+        except SettingError as error:
+            raise SessionError(f"{path} cannot be resumed: {error}") from error
+        placement = tensors.pop("world_from_segment")
+        state = {name.removeprefix("state."): tensor for name, tensor in tensors.items()}
         session._progress = Progress(
-            session.state.with_tensors(state),
-            header["index"],
-            header["segment"],
-            tensors["world_from_segment"],
+            session.state.with_tensors(state), header.index, header.segment, placement, header.fresh
         )
         return session
 
 
-def _read_session(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read_session(path: Path) -> tuple[_Header, dict[str, Tensor]]:
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("ttt3r", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError, ValueError) as error:
-        raise SessionError(f"cannot read the session {path}: {error}") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        header, tensors = read_tensors(path, _Header)
+    except ValueError as error:
         raise SessionError(
-            f"{path} is not a session of this version of ttt3r (expected format {FORMAT})"
+            f"{path} is damaged, or is not a session of this version of ttt3r: {error}"
+        ) from error
+    if header.checksum != _checksum(replace(header, checksum=0), tensors):
+        raise SessionError(
+            f"{path} is damaged: its content does not fit its checksum. Start again, or resume "
+            "from another file."
         )
     return header, tensors
+
+
+def _checksum(header: _Header, tensors: Mapping[str, Tensor]) -> int:
+    """CRC-32 of all that a session file holds."""
+    total = zlib.crc32(encode_header(header))
+    for name, tensor in sorted(tensors.items()):
+        total = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), total)
+        total = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, total)
+    return total

@@ -1,7 +1,7 @@
 """A stream shown clip by clip to a network that looks at all views at once.
 
-Each segment is a clip, and the network looks at it once, when its last frame is there. All answers
-for a segment are therefore of one mind, in one unit of length, but late.
+Each segment is a clip. The network looks at a clip once, when its last frame has come. All answers
+for a segment therefore agree with each other and share one unit of length, but they come late.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -13,13 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ttt3r.errors import InputError, SettingError
-from ttt3r.models.adapters import Once, parse_policy
-from ttt3r.models.base import SetModel, SetOutput, State, StepOutput, StreamModel
+from ttt3r.models.adapters import POLICIES, Once
+from ttt3r.models.base import SetModel, State, StreamModel
 from ttt3r.stream import resets, stitching
-from ttt3r.stream.base import Progress, SessionBase
+from ttt3r.stream.base import Progress, ResultDevice, SessionBase, Settings
 from ttt3r.stream.placing import PushedImage, Shown, place, pose_of, read_image
 from ttt3r.stream.session import Session
-from ttt3r.types import Prediction
+from ttt3r.types import Prediction, Reading
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Joint(State):
         return cls(*empty, torch.zeros(1, 0, 0, 0))
 
     @classmethod
-    def of(cls, image: Float[Tensor, "3 height width"], output: StepOutput) -> "Joint":
+    def of(cls, image: Float[Tensor, "3 height width"], output: Reading) -> "Joint":
         """Keep an image, and what was said of it."""
         height, width = image.shape[1:]
         points, confidence = torch.zeros(1, 0, height, width, 3), torch.zeros(1, 0, height, width)
@@ -83,6 +83,7 @@ class ClipSession(SessionBase):
         reset: when a segment ends, see `Session`; None looks once at the whole stream.
         outputs: what to compute, see `Session`.
         stitch: how segments are joined, see `Session`.
+        device_of_results: where every tensor of a prediction lies, see `Session`.
 
     Raises:
         SettingError: if a name is unknown.
@@ -91,21 +92,27 @@ class ClipSession(SessionBase):
     def __init__(
         self,
         model: SetModel,
-        reset: "str | int | resets.ResetPolicy | None" = None,
+        reset: "str | int | resets.Reset | None" = None,
         outputs: Collection[str] = ("points", "pose"),
         stitch: "str | stitching.Stitching | None" = None,
+        device_of_results: ResultDevice = "cpu",
     ) -> None:
-        super().__init__(model, Once(), Joint.none(), reset, outputs, stitch)
+        super().__init__(model, Once(), Joint.none(), reset, outputs, stitch, device_of_results)
 
     @classmethod
-    def begin(cls, model: StreamModel | SetModel, settings: dict[str, Any]) -> "ClipSession":
+    def begin(
+        cls,
+        model: StreamModel | SetModel,
+        settings: Settings,
+        device_of_results: ResultDevice = "cpu",
+    ) -> "ClipSession":
         """See `SessionBase.begin`."""
-        if isinstance(model, StreamModel) or not isinstance(parse_policy(settings["rule"]), Once):
+        if isinstance(model, StreamModel) or not isinstance(POLICIES.parse(settings.rule), Once):
             raise SettingError(
-                f"a session with the rule {settings['rule']!r} is no sequence of single looks; "
-                "load it with ttt3r.Session.load"
+                f"its rule is {settings.rule!r}, so it answers for each frame; load it with "
+                "ttt3r.Session.load"
             )
-        return cls(model, *(settings[name] for name in ("reset", "outputs", "stitch")))
+        return cls(model, settings.reset, settings.outputs, settings.stitch, device_of_results)
 
     def stream(self, images: Iterable[PushedImage]) -> Iterator[Prediction]:
         """Take in frames, and when a segment has ended, say of each what it shows.
@@ -141,10 +148,11 @@ class ClipSession(SessionBase):
         return shown
 
     @torch.no_grad()
-    def _predict(self, clip: list[Shown], outputs: frozenset[str]) -> SetOutput:
-        images = torch.stack([shown.pixels for shown in clip])[None]
-        images = torch.cat([self.state.image, images], 1) if self.segment else images
-        return self.model.predict(images.to(self.device), outputs)
+    def _predict(self, clip: list[Shown], outputs: frozenset[str]) -> Reading:
+        images = torch.stack([shown.pixels for shown in clip])[None].to(self.device)
+        if self.segment:
+            images = torch.cat([self.state.image.to(self.device), images], 1)
+        return self.model.predict(images, outputs)
 
     def _look(self, clip: list[Shown], *, ends: bool) -> Iterator[Prediction]:
         """Look once at a segment and yield what is said of its new frames."""
@@ -162,15 +170,17 @@ class ClipSession(SessionBase):
                 chosen = _last_placed(output, replayed, len(clip))
                 joint = Joint.of(clip[chosen].pixels, output.view(replayed + chosen))
                 self._progress = Progress(joint, index + 1, progress.segment + 1, placement)
-            yield place(said, shown, index, self.outputs, progress.segment, placement)
+            placed = place(said, shown, index, self.outputs, progress.segment, placement)
+            yield self._hand_over(placed)
 
 
 def open_session(
     model: StreamModel | SetModel,
     rule: Any = None,
-    reset: "str | int | resets.ResetPolicy | None" = None,
+    reset: "str | int | resets.Reset | None" = None,
     outputs: Collection[str] = ("points", "pose"),
     stitch: "str | stitching.Stitching | None" = None,
+    device_of_results: ResultDevice = "cpu",
 ) -> Session | ClipSession:
     """Open the session that suits a whole stream: one look per segment where that is enough.
 
@@ -181,16 +191,17 @@ def open_session(
         reset: see `Session`.
         outputs: see `Session`.
         stitch: see `Session`.
+        device_of_results: see `Session`.
 
     Raises:
         SettingError: see `Session`.
     """
-    if not isinstance(model, StreamModel) and isinstance(parse_policy(rule), Once):
-        return ClipSession(model, reset, outputs, stitch)
-    return Session(model, rule, reset, outputs, stitch)
+    if not isinstance(model, StreamModel) and isinstance(POLICIES.parse(rule), Once):
+        return ClipSession(model, reset, outputs, stitch, device_of_results)
+    return Session(model, rule, reset, outputs, stitch, device_of_results)
 
 
-def _last_placed(output: SetOutput, first: int, count: int) -> int:
+def _last_placed(output: Reading, first: int, count: int) -> int:
     """Which of `count` views from the first on is the last with a pose; the last if none has."""
     assert output.world_from_camera is not None
     placed = output.world_from_camera[0, first:].isfinite().flatten(1).all(1)

@@ -1,7 +1,7 @@
 """From a pushed image to what a network takes, and from what it says to the stream's world."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,8 +12,7 @@ from ttt3r.errors import InputError
 from ttt3r.geometry import se3
 from ttt3r.geometry.camera import default_intrinsics
 from ttt3r.geometry.focal import focal_from_points
-from ttt3r.models.base import StepOutput
-from ttt3r.types import Frame, Prediction
+from ttt3r.types import Frame, Prediction, Reading
 
 NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 
@@ -52,7 +51,7 @@ def read_image(image: PushedImage, index: int) -> Shown:
         shown = content.clone()  # the caller may reuse the buffer
         pixels = (content.permute(2, 0, 1).float() / 255 - 0.5) / 0.5
     elif content.is_floating_point() and content.ndim == 3 and content.shape[0] == 3:
-        pixels = content.float()
+        pixels = content.to(torch.float32, copy=True)  # the caller may reuse the buffer
         if not bool((pixels.abs() <= 1 + 1e-3).all()):
             raise InputError("a float image must lie in [-1, 1] without NaN; scale it first")
         shown = ((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0)
@@ -67,7 +66,7 @@ def read_image(image: PushedImage, index: int) -> Shown:
 
 
 def place(
-    output: StepOutput,
+    output: Reading,
     shown: Shown | None,
     index: int,
     outputs: frozenset[str],
@@ -85,42 +84,37 @@ def place(
         world_from_segment: similarity that places it, float64.
     """
     scale = _scale(world_from_segment)
-    points = confidence = intrinsics = pose = world = None
-    if output.points is not None and "points" in outputs:
-        points, confidence = output.points[0], first(output.confidence)
-        intrinsics = first(output.intrinsics)
-        if intrinsics is None:
-            intrinsics = _intrinsics(points)
+    said = output.map(lambda tensor: tensor[0]).only(outputs)
+    points, world, pose, intrinsics = said.points, said.world_points, None, said.intrinsics
+    if points is not None:
+        intrinsics = _intrinsics(points) if intrinsics is None else intrinsics
         points = points if scale == 1.0 else points * scale
-    if output.pose_encoding is not None and "pose" in outputs:
+    if "pose" in outputs:
         pose = se3.place_camera(world_from_segment, pose_of(output)).float()
-    if output.world_points is not None:
-        world = output.world_points[0]
-        if segment:
-            world = se3.apply(world_from_segment.to(world), world)
+    if world is not None and segment:
+        world = se3.apply(world_from_segment.to(world), world)
+    placed = replace(
+        said, points=points, world_points=world, world_from_camera=pose, intrinsics=intrinsics
+    )
     return Prediction(
+        **placed.tensors(),
         index=index,
-        timestamp=0.0 if shown is None else shown.frame.timestamp,
-        image=None if shown is None else shown.image.cpu(),
-        points=points,
-        confidence=confidence,
-        pose_encoding=None if pose is None else first(output.pose_encoding),
-        world_from_camera=pose,
-        intrinsics=intrinsics,
-        gate=first(output.gate) if index else None,
-        world_points=world,
-        world_confidence=first(output.world_confidence),
-        rgb=first(output.rgb),
+        timestamp=0.0 if shown is None else float(shown.frame.timestamp),
+        image=None if shown is None else shown.image,
         segment=segment,
         scale=scale,
         transform=None if shown is None else shown.frame.transform,
     )
 
 
-def pose_of(output: StepOutput) -> Float[Tensor, "4 4"]:
-    """Return the pose that a step gave the first sample, in its segment, float64 on the CPU."""
-    assert output.pose_encoding is not None
-    return se3.pose_from_encoding(output.pose_encoding[0].cpu().double())
+def pose_of(output: Reading) -> Float[Tensor, "4 4"]:
+    """Return the pose of the first sample in its segment, float64 on the CPU."""
+    encoding = output.pose_encoding
+    if encoding is None:
+        assert output.world_from_camera is not None
+        # Through a quaternion, which makes the rotation exact.
+        encoding = se3.encoding_from_pose(output.world_from_camera.cpu().double())
+    return se3.pose_from_encoding(encoding[0].cpu().double())
 
 
 def first(batch: Tensor | None) -> Tensor | None:

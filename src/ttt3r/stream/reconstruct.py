@@ -8,21 +8,23 @@ from typing import Any
 
 import torch
 
-from ttt3r import __version__, values, weights
+from ttt3r import values, weights
 from ttt3r.errors import CapacityError, SettingError
 from ttt3r.models.base import SetModel, StreamModel
+from ttt3r.runs.folder import RunFolder
+from ttt3r.runs.writer import RunWriter
 from ttt3r.sources import Source, open_source, prefetch, prepare_frame
 from ttt3r.stream import resets, stitching
 from ttt3r.stream.base import SessionBase
 from ttt3r.stream.clips import open_session
 from ttt3r.stream.shortage import MEMORY_ERRORS, shortage
-from ttt3r.stream.writer import RunWriter, check_folder
 from ttt3r.types import Frame, Prediction
+from ttt3r.version import __version__
 
 DECODE_AHEAD = 4
 ADVICE = (
     "Show the network less at once: fewer frames (--reset 50, --stride 2, or a rule with a bound), "
-    "smaller images (--size), or --precision bf16"
+    "smaller images (--size), or --precision bfloat16"
 )
 
 
@@ -31,20 +33,11 @@ def reconstruct(
     *,
     model: str | Path | StreamModel | SetModel = "builtin",
     rule: Any = None,
-    reset: "str | int | resets.ResetPolicy | None" = None,
+    reset: "str | int | resets.Reset | None" = None,
     stitch: "str | stitching.Stitching | None" = None,
     outputs: Collection[str] = ("points", "pose"),
     size: int | None = None,
-    out: str | Path | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    checkpoint_every: int = 25,
-    stride: int = 1,
-    start: float | None = None,
-    end: float | None = None,
-    fps: float = 30.0,
-    rotate: int = 0,
-    crop: str | None = None,
+    out: str | Path | RunFolder | None = None,
     device: str = "auto",
     precision: str = "auto",
     stop_when: Callable[[], bool] | None = None,
@@ -52,24 +45,17 @@ def reconstruct(
     """Reconstruct a video, folder of images or any iterable of frames while it arrives.
 
     Args:
-        source: video file, folder, glob pattern, list of image files, or iterable of uint8 arrays.
+        source: what `ttt3r.open_source` takes, or returns where only some of the frames are
+            wanted, or turned or cut ones.
         model: a model, or what `ttt3r.load` takes.
         rule: update rule, see `Session`. With a model that looks at all views at once, None and
             "once" look once at each segment, and its predictions come when the segment has ended.
-        reset: reset policy, see `Session`.
+        reset: when the state is reset, see `Session`.
         stitch: how segments are joined, see `Session`.
         outputs: what to compute, see `Session`.
         size: longer image side in pixels; None takes what the weights were trained with.
-        out: folder to write the run to; None writes nothing.
-        resume: go on with the run in `out`.
-        overwrite: replace the run in `out`.
-        checkpoint_every: frames between two checkpoints of the session.
-        stride: take every `stride`-th frame.
-        start: skip this many seconds.
-        end: stop at this many seconds.
-        fps: frame rate of sources that have no timestamps of their own.
-        rotate: degrees by which images are turned clockwise first: 0, 90, 180 or 270.
-        crop: "WIDTH:HEIGHT", such as "4:3", to which the turned images are cut about their centre.
+        out: folder to write the run to; a `RunFolder` to go on with a run, or to replace one; None
+            writes nothing.
         device: where to load a model that is given by name or path, see `ttt3r.load`.
         precision: likewise.
         stop_when: asked before each frame is taken in; True stops as Ctrl-C does.
@@ -82,33 +68,30 @@ def reconstruct(
         InputError, SettingError, WeightsError, RunError: before the first frame, if something
             cannot work; and from the iteration, if a frame cannot be read or written.
     """
-    if checkpoint_every < 1:
-        raise SettingError(f"checkpoint_every must be at least 1, not {checkpoint_every}")
-    if out is None and (resume or overwrite):
-        raise SettingError("resume and overwrite need an output folder")
+    target = out if isinstance(out, RunFolder) or out is None else RunFolder(out)
     # All that can be checked is checked before the weights are read, which may take a while.
-    if out is not None:
-        check_folder(Path(out), resume=resume, overwrite=overwrite)
-    frames = open_source(
-        source, stride=stride, start=start, end=end, fps=fps, rotate=rotate, crop=crop
-    )
+    if target is not None:
+        target.check()
+    frames = open_source(source)
+    if size is not None and (type(size) is not int or size < 1):
+        raise SettingError(f"size must be a whole number of pixels, not {size!r}")
     reset = resets.parse(reset)
     stitch = None if stitch is None else stitching.parse(stitch)
     if isinstance(model, str | Path):
         model = weights.load(model, device, precision)
     session = open_session(model, rule, reset, outputs, stitch)
-    policy = model.image_policy if size is None else replace(model.image_policy, size=size)
-    writer = None
-    if out is not None:
-        settings = describe(session, frames, policy.size)
-        writer = RunWriter(Path(out), settings, resume=resume, overwrite=overwrite)
-        if resume:
-            try:
-                session = writer.restore(type(session), model) or session
-            except BaseException:
-                writer.close("failed")
-                raise
-    return Reconstruction(session, frames, policy, writer, checkpoint_every, stop_when)
+    policy = model.preparation if size is None else replace(model.preparation, size=size)
+    if target is None:
+        return Reconstruction(session, frames, policy, stop_when=stop_when)
+    writer = RunWriter(target, describe(session, frames, policy.size))
+    if target.resume:
+        kind = type(session)
+        try:
+            session = writer.restore(lambda path: kind.load(path, model)) or session
+        except BaseException:
+            writer.close("failed")
+            raise
+    return Reconstruction(session, frames, policy, writer, target.checkpoint_every, stop_when)
 
 
 def describe(session: SessionBase, source: Source, size: int) -> dict[str, Any]:
@@ -148,8 +131,8 @@ class Reconstruction(Iterator[Prediction]):
         session: SessionBase,
         source: Source,
         policy: Any,
-        writer: RunWriter | None,
-        checkpoint_every: int,
+        writer: RunWriter | None = None,
+        checkpoint_every: int = 25,
         stop_when: Callable[[], bool] | None = None,
     ) -> None:
         self.session = session
@@ -202,7 +185,7 @@ class Reconstruction(Iterator[Prediction]):
         self._stored = self.session.fork()
         if self.session.index - self._checkpointed >= self._checkpoint_every:
             self._checkpointed = self.session.index
-            self._writer.checkpoint(self._stored)
+            self._writer.checkpoint(self._stored.fork().save)
 
     def _finish(self, status: str) -> None:
         if not self._open:
@@ -211,7 +194,7 @@ class Reconstruction(Iterator[Prediction]):
         self._frames.close()
         if self._writer is not None:
             try:
-                self._writer.checkpoint(self._stored)
+                self._writer.checkpoint(self._stored.fork().save)
             finally:
                 self._writer.close(status)
 

@@ -1,18 +1,18 @@
-"""Reset policies: when a stream forgets on purpose and starts a new segment.
+"""Resets: when a stream forgets on purpose and starts a new segment.
 
 A recurrent state serves best near the length it was trained on. A reset ends a segment: the frame
 that ends it is shown again to the fresh state, and `stitching` joins the two.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from ttt3r import values
 from ttt3r.errors import SettingError
 
 
 @runtime_checkable
-class ResetPolicy(Protocol):
+class Reset(Protocol):
     """Decides where segments end. Implementations are frozen dataclasses."""
 
     name: ClassVar[str]
@@ -23,7 +23,7 @@ class ResetPolicy(Protocol):
 
 
 @dataclass(frozen=True)
-class Never:
+class Never(values.Value):
     """One segment, whatever the length."""
 
     name: ClassVar[str] = "never"
@@ -34,14 +34,14 @@ class Never:
 
 
 @dataclass(frozen=True)
-class Every:
+class Every(values.Value):
     """Segments of a fixed number of frames.
 
     Args:
         frames: frames per segment, at least 2.
 
     Raises:
-        SettingError: if `frames` is below 2.
+        SettingError: if `frames` is not a whole number of at least 2.
     """
 
     frames: int
@@ -49,6 +49,7 @@ class Every:
     name: ClassVar[str] = "every"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.frames < 2:
             raise SettingError(f"a segment needs at least 2 frames, not {self.frames}")
 
@@ -57,19 +58,15 @@ class Every:
         return (index + 1) % self.frames == 0
 
 
-REGISTRY: dict[str, type] = {"never": Never, "every": Every}
+REGISTRY = values.Registry("reset", [Never, Every], default=Never())
 
 
-def parse(policy: "str | int | ResetPolicy | None") -> ResetPolicy:
-    """Return a policy from None (never), a number of frames, its text, or as it is.
+def parse(reset: Any = None) -> Reset:
+    """Return a reset from None (never), a number of frames, its text, or as it is.
 
     Raises:
-        SettingError: if it names no policy.
+        SettingError: if it is not a reset.
     """
-    if policy is None:
-        return Never()
-    if isinstance(policy, str) and policy.strip().isdecimal():
-        policy = int(policy)
-    if isinstance(policy, int):
-        return Every(policy)
-    return values.from_text(policy, REGISTRY, "reset policy") if isinstance(policy, str) else policy
+    if isinstance(reset, str) and reset.strip().isdecimal():
+        reset = int(reset)
+    return Every(reset) if type(reset) is int else REGISTRY.parse(reset)

@@ -8,23 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ttt3r import rules, values
 from ttt3r.errors import SessionError
 from ttt3r.geometry import se3
 from ttt3r.geometry.camera import ray_map
 from ttt3r.models.adapters import as_stream
-from ttt3r.models.base import (
-    QueryModel,
-    SetModel,
-    StepOutput,
-    StreamModel,
-    Tokens,
-    Views,
-    check_outputs,
-)
+from ttt3r.models.base import QueryModel, SetModel, StreamModel, Tokens, Views
 from ttt3r.stream import resets, stitching
-from ttt3r.stream.base import Progress, SessionBase
+from ttt3r.stream.base import Progress, ResultDevice, SessionBase, Settings
 from ttt3r.stream.placing import PushedImage, Shown, first, place, pose_of, read_image
-from ttt3r.types import Camera, Prediction
+from ttt3r.types import Camera, Prediction, Reading
 
 
 class Session(SessionBase):
@@ -41,24 +34,34 @@ class Session(SessionBase):
         outputs: what to compute: any of "points", "pose", "world", "rgb".
         stitch: how segments are joined: "pose" (as published with TTT3R), "similarity" (carries
             scale), or None: "pose" where lengths are metric, else "similarity".
+        device_of_results: where every tensor of a prediction lies: "cpu", or "model" for the
+            device that computes, where many kept predictions fill its memory.
+        pose_memory: how CUT3R's pose memory is updated, a rule that reads nothing but the mean
+            logit; None writes it whole, as all published rules do. Stands for the rule
+            `split(rule, pose_memory)`.
 
     Raises:
-        SettingError: if a name is unknown.
+        SettingError: if a name is unknown, or another family is to have a rule of the pose memory.
     """
 
     def __init__(
         self,
         model: StreamModel | SetModel,
         rule: Any = None,
-        reset: "str | int | resets.ResetPolicy | None" = None,
+        reset: "str | int | resets.Reset | None" = None,
         outputs: Collection[str] = ("points", "pose"),
         stitch: "str | stitching.Stitching | None" = None,
+        device_of_results: ResultDevice = "cpu",
+        pose_memory: Any = None,
     ) -> None:
         streaming = as_stream(model)
         policy = streaming.parse_rule(rule)
+        if pose_memory is not None:
+            parts = policy, rules.parse(pose_memory)
+            policy = streaming.parse_rule(f"split({', '.join(map(values.to_text, parts))})")
         with torch.no_grad():
             state = streaming.initial_state(policy)
-        super().__init__(streaming, policy, state, reset, outputs, stitch)
+        super().__init__(streaming, policy, state, reset, outputs, stitch, device_of_results)
 
     @property
     def world_from_segment(self) -> Float[Tensor, "4 4"]:
@@ -95,8 +98,13 @@ class Session(SessionBase):
         ends = self.reset.ends_segment(self.index)
         outputs = self.outputs | (self.stitch.outputs if ends else frozenset())
         state, output = self.model.step(self.state, tokens, self.rule, outputs, allowed)
+        before = self._progress
+        if before.fresh:  # the frame is taken over whole, whatever the rule
+            output = replace(output, gate=None)
         prediction = self._place(output, shown, self.outputs)
-        progress = replace(self._progress, state=state, index=self.index + 1)
+        progress = replace(
+            before, state=state, index=before.index + 1, fresh=before.fresh and not update
+        )
         if ends:
             progress = self._next_segment(progress, tokens, output, allowed)
         self._progress = progress
@@ -127,7 +135,7 @@ class Session(SessionBase):
         )
         rays = ray_map(segment_from_camera, camera.intrinsics.double().cpu(), camera.size)
         tokens = self.model.encode(Views(ray_map=rays[None].float().to(self.device)), absent)
-        wanted = check_outputs(outputs)
+        wanted = self.model.capabilities.check(outputs)
         output = self.model.query(self.state, tokens, wanted)
         return self._place(output, None, wanted)
 
@@ -136,19 +144,21 @@ class Session(SessionBase):
         return map(self.push, images)
 
     @classmethod
-    def begin(cls, model: StreamModel | SetModel, settings: dict[str, Any]) -> "Session":
+    def begin(
+        cls,
+        model: StreamModel | SetModel,
+        settings: Settings,
+        device_of_results: ResultDevice = "cpu",
+    ) -> "Session":
         """See `SessionBase.begin`."""
-        names = ("rule", "reset", "outputs", "stitch")
-        return cls(model, *(settings[name] for name in names))
+        return cls(model, **vars(settings), device_of_results=device_of_results)
 
-    def _place(
-        self, output: StepOutput, shown: Shown | None, outputs: frozenset[str]
-    ) -> Prediction:
+    def _place(self, output: Reading, shown: Shown | None, outputs: frozenset[str]) -> Prediction:
         place_of = (self.segment, self.world_from_segment)
-        return place(output, shown, self.index, outputs, *place_of)
+        return self._hand_over(place(output, shown, self.index, outputs, *place_of))
 
     def _next_segment(
-        self, progress: Progress, tokens: Tokens, output: StepOutput, update: Tensor
+        self, progress: Progress, tokens: Tokens, output: Reading, update: Tensor
     ) -> Progress:
         """Reset the state, show it the last frame again, and place the new segment."""
         fresh = self.model.reset(progress.state, self.rule, torch.ones_like(update))
@@ -158,4 +168,5 @@ class Session(SessionBase):
             for seen in (output, replay)
         )
         placement = self.stitch.connect(progress.world_from_segment, last, again)
-        return Progress(state, progress.index, progress.segment + 1, placement)
+        fresh = not bool(update)  # the frame was shown to the new segment, unless not remembered
+        return Progress(state, progress.index, progress.segment + 1, placement, fresh)

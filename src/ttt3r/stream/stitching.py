@@ -6,13 +6,13 @@ first.
 
 import logging
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
 from ttt3r import values
-from ttt3r.errors import InputError
+from ttt3r.errors import InputError, SettingError
 from ttt3r.geometry import se3
 from ttt3r.geometry.align import align_points
 
@@ -57,7 +57,7 @@ class Stitching(Protocol):
 
 
 @dataclass(frozen=True)
-class PoseChain:
+class PoseChain(values.Value):
     """The new segment starts where the last camera stood, with the scale of the old one.
 
     As published with TTT3R: the pose of the shared frame in the new segment counts as the identity.
@@ -83,7 +83,7 @@ class PoseChain:
 
 
 @dataclass(frozen=True)
-class Similarity:
+class Similarity(values.Value):
     """The similarity that moves the new segment's points of the shared frame onto the old ones.
 
     Carries scale from segment to segment. Each pixel counts with log c · log c', the product of the
@@ -91,12 +91,20 @@ class Similarity:
 
     Args:
         stride: use every `stride`-th pixel in both directions.
+
+    Raises:
+        SettingError: if `stride` is not a whole number of at least 1.
     """
 
     stride: int = 4
 
     name: ClassVar[str] = "similarity"
     outputs: ClassVar[frozenset[str]] = frozenset({"pose", "points"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stride < 1:
+            raise SettingError(f"the stride must be at least 1 pixel, not {self.stride}")
 
     def connect(
         self, world_from_segment: Float[Tensor, "4 4"], last: Seen, first: Seen
@@ -124,10 +132,10 @@ class Similarity:
         return se3.apply(seen.segment_from_camera.to(points), points), confidence
 
 
-REGISTRY: dict[str, type] = {"pose": PoseChain, "similarity": Similarity}
+REGISTRY = values.Registry("stitching", [PoseChain, Similarity])
 
 
-def parse(stitching: "str | Stitching | None", metric: bool = True) -> Stitching:
+def parse(stitching: Any = None, metric: bool = True) -> Stitching:
     """Return a stitching from its text ("pose", "similarity") or as it is.
 
     Args:
@@ -136,10 +144,8 @@ def parse(stitching: "str | Stitching | None", metric: bool = True) -> Stitching
         metric: whether the network's lengths are metric.
 
     Raises:
-        SettingError: if the text names none.
+        SettingError: if it is not a stitching.
     """
     if stitching is None:
-        return PoseChain() if metric else Similarity()
-    if isinstance(stitching, str):
-        return values.from_text(stitching, REGISTRY, "stitching")
-    return stitching
+        stitching = PoseChain() if metric else Similarity()
+    return REGISTRY.parse(stitching)

@@ -1,20 +1,38 @@
-"""Batches of training clips: drawn from rendered ones, cropped, resized, mirrored and tinted."""
+"""Batches of training clips: drawn from rendered ones, mirrored, turned back in time and tinted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, fields
+from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ttt3r.geometry.camera import unproject
 from ttt3r.geometry.se3 import invert
-from ttt3r.training.cache import Shard, read
-from ttt3r.training.losses import Target
+from ttt3r.training.recipe import Stage
+from ttt3r.training.shards import ShardClip
 
 FARTHEST = 60.0  # metres; what lies beyond is not learned
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Rendered clips, all of one length and size, such as `Shards`."""
+
+    @property
+    def frames(self) -> int:
+        """Frames of each clip."""
+        ...
+
+    def __len__(self) -> int:
+        """How many clips there are now."""
+        ...
+
+    def __getitem__(self, number: int, /) -> ShardClip:
+        """One clip."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -26,146 +44,144 @@ class Batch:
         points: in the camera's frame, metres.
         valid: pixels that show a surface nearer than `FARTHEST`.
         world_from_camera: poses relative to the first frame.
-        intrinsics: pinhole matrix, pixels.
+        intrinsics: pinhole matrix of each clip, pixels.
     """
 
     image: Float[Tensor, "batch frames 3 height width"]
     points: Float[Tensor, "batch frames height width 3"]
     valid: Bool[Tensor, "batch frames height width"]
     world_from_camera: Float[Tensor, "batch frames 4 4"]
-    intrinsics: Float[Tensor, "batch frames 3 3"]
+    intrinsics: Float[Tensor, "batch 3 3"]
 
-    def target(self, frame: int) -> Target:
-        """What the network should say of one frame."""
-        return Target(
-            self.points[:, frame],
-            self.valid[:, frame],
-            self.world_from_camera[:, frame],
-            self.image[:, frame],
-        )
-
-    def split(self, parts: int) -> list["Batch"]:
-        """Cut into batches of about equal size, at most `parts` of them."""
-        columns = [value.chunk(parts) for value in vars(self).values()]
-        return [Batch(*row) for row in zip(*columns, strict=True)]
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.image.shape[-2], self.image.shape[-1]
 
     def to(self, device: torch.device | str) -> "Batch":
         """Move to a device."""
-        return Batch(*(value.to(device) for value in vars(self).values()))
+        return Batch(*(getattr(self, item.name).to(device) for item in fields(self)))
 
 
-def relative_to_first(poses: Float[Tensor, "*batch frames 4 4"]) -> Tensor:
-    """Poses in the frame of each clip's first camera."""
-    return invert(poses[..., :1, :, :].double()).matmul(poses.double()).float()
+@dataclass(frozen=True)
+class Changes:
+    """How each clip of a batch is changed before it is shown.
 
-
-def crop_and_resize(
-    image: UInt8[Tensor, "frames height width 3"],
-    depth: Float[Tensor, "frames height width"],
-    intrinsics: Float[Tensor, "frames 3 3"],
-    size: tuple[int, int],
-    zoom: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Central crop of `size`'s shape, `zoom` (up to 1) of the largest, resized to `size`.
-
-    Returns the image [frames, 3, *size] in [0, 1], points [frames, *size, 3] and the intrinsics.
-    Points are those of the nearest source pixels, so they lie exactly on surfaces.
+    Attributes:
+        mirrored: left and right exchanged.
+        gamma: exponent of the colours.
+        contrast: factor on the distance from the mean colour.
+        tint: factor on each channel.
     """
-    height, width = depth.shape[1:]
-    fit = min(height / size[0], width / size[1]) * zoom
-    rows, columns = min(round(size[0] * fit), height), min(round(size[1] * fit), width)
-    top, left = (height - rows) // 2, (width - columns) // 2
-    window = (slice(None), slice(top, top + rows), slice(left, left + columns))
-    pixels = image[window].movedim(-1, 1).float() / 255
-    if (rows, columns) != size:
-        pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
-    scale_y, scale_x = size[0] / rows, size[1] / columns
-    v = ((torch.arange(size[0]) + 0.5) / scale_y).long() + top
-    u = ((torch.arange(size[1]) + 0.5) / scale_x).long() + left
-    points = unproject(depth.float(), intrinsics)[:, v[:, None], u[None]]
-    resized = intrinsics.clone()
-    resized[:, 0, 0] *= scale_x
-    resized[:, 1, 1] *= scale_y
-    resized[:, 0, 2] = (intrinsics[:, 0, 2] - left + 0.5) * scale_x - 0.5
-    resized[:, 1, 2] = (intrinsics[:, 1, 2] - top + 0.5) * scale_y - 0.5
-    return pixels, points, resized
+
+    mirrored: Bool[Tensor, " batch"]
+    gamma: Float[Tensor, " batch"]
+    contrast: Float[Tensor, " batch"]
+    tint: Float[Tensor, "batch 3"]
+
+    @staticmethod
+    def none(count: int) -> "Changes":
+        """Leave `count` clips as they are."""
+        one = torch.ones(count)
+        return Changes(torch.zeros(count, dtype=torch.bool), one, one, torch.ones(count, 3))
+
+    @staticmethod
+    def draw(count: int, random: np.random.Generator) -> "Changes":
+        """Half are mirrored, a third change their contrast, all change in brightness and hue."""
+
+        def factors(spread: float, *shape: int) -> Tensor:
+            return torch.from_numpy(np.exp(random.normal(0.0, spread, (count, *shape)))).float()
+
+        changed = torch.from_numpy(random.random(count) < 0.3)
+        return Changes(
+            mirrored=torch.from_numpy(random.random(count) < 0.5),
+            gamma=factors(0.15),
+            contrast=torch.where(changed, factors(0.15), 1.0),
+            tint=factors(0.06, 3) * factors(0.12, 1),
+        )
 
 
-class Clips:
-    """Rendered clips in memory, from which batches are drawn.
+def pick_frames(
+    length: int, frames: int, longest_span: int, random: np.random.Generator
+) -> Int[np.ndarray, " frames"]:
+    """Ordered frames of a clip of `length`, forwards or backwards in time.
+
+    The spacing is random; first and last frame are at most `longest_span` apart.
+    """
+    span = int(random.integers(frames - 1, max(frames - 1, min(length - 1, longest_span)) + 1))
+    start = int(random.integers(0, length - span))
+    inner = random.choice(np.arange(1, span), frames - 2, replace=False) if frames > 2 else []
+    order = start + np.array([0, *np.sort(inner), span], dtype=int)
+    return order if random.random() < 0.5 else order[::-1]
+
+
+def pick(clip: ShardClip, frames: Sequence[int]) -> ShardClip:
+    """Some frames of a clip, in the order given."""
+    chosen = list(frames)
+    return ShardClip(clip.image[chosen], clip.depth[chosen], clip.pose[chosen], clip.intrinsics)
+
+
+def collate(clips: Sequence[ShardClip], changes: Changes) -> Batch:
+    """Make a batch of clips, changed as told."""
+    image = torch.from_numpy(np.stack([clip.image for clip in clips])).float() / 255
+    depth = torch.from_numpy(np.stack([clip.depth for clip in clips])).float()
+    poses = torch.from_numpy(np.stack([clip.pose for clip in clips])).double()
+    focal, *centre = (
+        torch.from_numpy(np.stack([clip.intrinsics for clip in clips])).float().unbind(1)
+    )
+    count, frames, width = *image.shape[:2], image.shape[-1]
+    poses = invert(poses[:, :1]) @ poses
+
+    flip = changes.mirrored
+    image = torch.where(flip[:, None, None, None, None], image.flip(-1), image)
+    depth = torch.where(flip[:, None, None, None], depth.flip(-1), depth)
+    centre[0] = torch.where(flip, width - 1 - centre[0], centre[0])
+    mirror = torch.diag(torch.tensor([-1.0, 1, 1, 1], dtype=torch.float64))
+    poses = torch.where(flip[:, None, None, None], mirror @ poses @ mirror, poses)
+
+    intrinsics = torch.zeros(count, 3, 3)
+    intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = focal
+    intrinsics[:, 0, 2], intrinsics[:, 1, 2] = centre
+    intrinsics[:, 2, 2] = 1.0
+    points = unproject(depth.flatten(0, 1), intrinsics.repeat_interleave(frames, 0))
+    return Batch(
+        image=recolour(image, changes) * 2 - 1,
+        points=points.unflatten(0, (count, frames)),
+        valid=(depth > 0) & (depth < FARTHEST),
+        world_from_camera=poses.float(),
+        intrinsics=intrinsics,
+    )
+
+
+def recolour(
+    image: Float[Tensor, "batch frames 3 height width"], changes: Changes
+) -> Float[Tensor, "batch frames 3 height width"]:
+    """Change gamma, tint and contrast of colours in [0, 1]."""
+    image = image ** changes.gamma[:, None, None, None, None]
+    image = image * changes.tint[:, None, :, None, None]
+    mean = image.mean((2, 3, 4), keepdim=True)
+    return (mean + (image - mean) * changes.contrast[:, None, None, None, None]).clamp(0, 1)
+
+
+def draw_batch(source: Source, stage: Stage, within: int, random: np.random.Generator) -> Batch:
+    """A random batch of a stage.
 
     Args:
-        folder: where the cache is.
-        shards: what to read from it; all of one frame count and size.
+        source: rendered clips.
+        stage: says how many clips and frames.
+        within: number of the step in the stage, from which the longest span follows.
+        random: decides the rest.
     """
-
-    def __init__(self, folder: Path, shards: Sequence[Shard]) -> None:
-        self.parts = [read(folder, shard) for shard in shards]
-        self.index = [(i, j) for i, s in enumerate(shards) for j in range(s.clips)]
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    @property
-    def length(self) -> int:
-        """Frames of each clip."""
-        return len(self.parts[0]["image"][0])
-
-    def batch(
-        self,
-        clips: Sequence[int],
-        frames: Sequence[Sequence[int]],
-        size: tuple[int, int],
-        generator: torch.Generator | None = None,
-    ) -> Batch:
-        """Take the given frames of the given clips; with a generator, augment them at random."""
-        rows = []
-        for clip, chosen in zip(clips, frames, strict=True):
-            part, row = self.index[clip]
-            tensors = {name: values[row][list(chosen)] for name, values in self.parts[part].items()}
-            zoom, mirrored, tint = 1.0, False, torch.ones(3)
-            if generator is not None:
-                draw = torch.rand(6, generator=generator)
-                zoom = float(1 - 0.3 * draw[0])
-                mirrored = bool(draw[1] < 0.5)
-                tint = torch.exp(0.5 * (draw[2] - 0.5) + 0.2 * (draw[3:] - 0.5))
-            image, points, intrinsics = crop_and_resize(
-                tensors["image"], tensors["depth"], tensors["intrinsics"], size, zoom
-            )
-            poses = relative_to_first(tensors["world_from_camera"])
-            if mirrored:
-                image, points = image.flip(-1), points.flip(2) * torch.tensor([-1.0, 1, 1])
-                mirror = torch.diag(torch.tensor([-1.0, 1, 1, 1]))
-                poses = mirror @ poses @ mirror
-                intrinsics[:, 0, 2] = size[1] - 1 - intrinsics[:, 0, 2]
-            image = (image * tint[:, None, None]).clamp(0, 1) * 2 - 1
-            valid = (points[..., 2] > 0) & (points[..., 2] < FARTHEST)
-            rows.append((image, points, valid, poses, intrinsics))
-        return Batch(*(torch.stack(column) for column in zip(*rows, strict=True)))
+    first, last = stage.span
+    span = round(first + (last - first) * within / stage.steps)
+    clips = random.integers(len(source), size=stage.batch)
+    rows = [
+        pick(source[int(clip)], pick_frames(source.frames, stage.frames, span, random).tolist())
+        for clip in clips
+    ]
+    return collate(rows, Changes.draw(stage.batch, random))
 
 
-def draw_batch(
-    clips: Clips,
-    count: int,
-    frames: int,
-    size: tuple[int, int],
-    generator: torch.Generator,
-    longest_span: int = 0,
-) -> Batch:
-    """A random batch: clips, and ordered frames of each, forwards or backwards in time.
-
-    The spacing is random; first and last frame are at most `longest_span` apart, if that is not 0.
-    """
-    chosen = torch.randint(len(clips), (count,), generator=generator).tolist()
-    length = clips.length
-    longest = max(min(longest_span or length, length - 1), frames - 1)
-    picks = []
-    for _ in chosen:
-        draw = torch.rand(3, generator=generator)
-        span = frames - 1 + int((longest - frames + 2) * float(draw[0]))
-        start = int((length - span) * float(draw[1]))
-        inner = torch.randperm(span - 1, generator=generator)[: frames - 2] if frames > 2 else []
-        middle = sorted(start + 1 + int(i) for i in inner)
-        order = [start, *middle, start + span]
-        picks.append(order if draw[2] < 0.5 else order[::-1])
-    return clips.batch(chosen, picks, size, generator)
+def fixed_batch(source: Source, clips: Sequence[int], frames: Sequence[int]) -> Batch:
+    """The given frames of the given clips, as they are; for validation."""
+    return collate([pick(source[clip], frames) for clip in clips], Changes.none(len(clips)))

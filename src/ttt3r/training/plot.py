@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ttt3r.errors import InputError
+from ttt3r.training.loop import LOG
 
 SMOOTHING = 50
+VALIDATION = "validation.jsonl"
+ABOVE = ("points", "world", "direction", "translation", "rotation", "matching", "descriptor")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -30,7 +33,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def plot(folder: Path, out: Path) -> Path:
-    """Draw losses over steps, and validation errors below, into `out`.
+    """Draw the parts of the loss over steps, and validation errors below, into `out`.
 
     Raises:
         InputError: if there is no log, or matplotlib is missing.
@@ -39,12 +42,10 @@ def plot(folder: Path, out: Path) -> Path:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise InputError("plots need matplotlib: pip install matplotlib") from error
-    log = read_log(folder / "log.jsonl")
-    checks = folder / "validation.jsonl"
+    log = read_log(folder / LOG)
     figure = Figure(figsize=(9, 8), layout="constrained")
     above, below = figure.subplots(2, 1)
-    skip = {"step", "stage", "loss", "norm", "seconds", "frames"}
-    for name in sorted(set(log[-1]) - skip):
+    for name in ABOVE:
         points = [(record["step"], record[name]) for record in log if name in record]
         values = [value for _, value in points]
         smooth = [
@@ -52,12 +53,14 @@ def plot(folder: Path, out: Path) -> Path:
             for i in range(len(values))
         ]
         above.plot([step for step, _ in points], smooth, label=name)
-    above.set(ylabel="training error, averaged", yscale="log")
+    above.set(ylabel="parts of the loss, averaged", yscale="log")
     above.legend()
-    if checks.is_file():
-        records = read_log(checks)
-        for name in ("rotation", "translation", "depth", "metric", "world"):
+    if (folder / VALIDATION).is_file():
+        records = read_log(folder / VALIDATION)
+        names = sorted({key for record in records for key in record if "." in key})
+        for name in (name for name in names if not name.startswith("norm.")):
             below.plot([r["step"] for r in records], [r[name] for r in records], ".-", label=name)
+        below.axhline(1.0, color="grey", linestyle=":", label="nothing learned")
         below.legend()
     below.set(xlabel="step", ylabel="validation error", ylim=(0, 1.2))
     figure.savefig(out, dpi=110)

@@ -1,96 +1,108 @@
-"""How good a network is on validation clips, beside a camera that is said not to move."""
+"""How good a network is on validation clips, beside predictions that cost nothing."""
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from ttt3r import rules
 from ttt3r.geometry.rotation import matrix_from_quaternion
-from ttt3r.geometry.se3 import apply
-from ttt3r.models.base import Tokens, Views
-from ttt3r.models.cut3r import Cut3r
-from ttt3r.training.data import Batch, Clips
+from ttt3r.models.base import Views
+from ttt3r.models.cut3r.network import Cut3r
+from ttt3r.training.data import Batch, Source, fixed_batch
+from ttt3r.training.losses import OUTPUTS, Said
 
 
-def _degrees(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def degrees_between(a: Float[Tensor, "*any 3 3"], b: Float[Tensor, "*any 3 3"]) -> Tensor:
+    """Angle of the rotation from one to the other, degrees [*any]."""
     trace = (a.mT @ b).diagonal(dim1=-2, dim2=-1).sum(-1)
     return torch.rad2deg(torch.arccos(((trace - 1) / 2).clamp(-1, 1)))
 
 
+def scaled_error(
+    said: Float[Tensor, "frames height width"],
+    truth: Float[Tensor, "frames height width"],
+    valid: Bool[Tensor, "frames height width"],
+) -> float:
+    """Mean relative error of depth (AbsRel) after the one scale for which Σ |s d − d*| is least."""
+    said, truth = said[valid], truth[valid]
+    ratio = truth / said.clamp(min=1e-3)
+    order = ratio.argsort()
+    heap = said[order].cumsum(0)
+    middle = torch.searchsorted(heap, heap[-1] / 2).clamp(max=len(order) - 1)
+    return float(((ratio[order][middle] * said - truth).abs() / truth).mean())
+
+
+def translation_error(said: Float[Tensor, "frames 3"], truth: Float[Tensor, "frames 3"]) -> float:
+    """Mean distance after the least-squares scale, over the mean length of the truth."""
+    scale = (said * truth).sum() / said.square().sum().clamp(min=1e-9)
+    off = (scale.clamp(min=0) * said - truth).norm(dim=-1).mean()
+    return float(off / truth.norm(dim=-1).mean().clamp(min=1e-9))
+
+
 @torch.no_grad()
+def say(model: Cut3r, batch: Batch, rule_name: str) -> tuple[Said, Tensor]:
+    """What a network says of a batch, and the gates of all frames but the first."""
+    rule = rules.parse(rule_name)
+    state = model.initial_state(rule, len(batch.image))
+    readings = []
+    for frame in range(batch.image.shape[1]):
+        tokens = model.encode(Views(image=batch.image[:, frame]))
+        state, reading = model.step(state, tokens, rule, OUTPUTS)
+        readings.append(reading)
+    gates = [reading.gate for reading in readings[1:] if reading.gate is not None]
+    return Said.of(readings), torch.stack(gates) if gates else torch.ones(1)
+
+
 def validate(
     model: Cut3r,
-    clips: Clips,
-    task: str,
-    size: tuple[int, int],
+    source: Source,
+    names: tuple[str, ...] = ("overwrite", "ttt3r"),
     frames: int = 4,
-    count: int = 100,
-    stride: int = 2,
+    count: int = 32,
+    together: int = 16,
 ) -> dict[str, float]:
-    """Mean errors of the later frames of `count` clips.
-
-    Of every clip, every `stride`-th frame is taken, or fewer between where the clip is too short.
+    """Mean errors over `count` clips of `frames` frames, spread evenly over each clip.
 
     Returns:
-        rotation: angle of the rotation error over that of the static camera.
-        translation: distance of the camera centres over that of the static camera.
-        depth: mean relative error of depth after one scale per frame.
-        metric: the same without a scale.
-        world: error of world points over their distance from the camera.
+        For each rule, under "rule.name":
+        depth: AbsRel after one scale per clip, over that of a constant depth.
+        rotation: angle of the rotation error over that of a camera that stands still.
+        translation: see `translation_error`; 1 is what a camera that stands still gets.
+        gate: median of β.
     """
-    frames = 2 if task == "pairs" else frames
-    stride = max(1, min(stride, (clips.length - 1) // (frames - 1)))
-    chosen = [[stride * i for i in range(frames)]] * min(count, len(clips))
+    spread = [round(i * (source.frames - 1) / (frames - 1)) for i in range(frames)]
+    clips = list(range(min(count, len(source))))
     sums: dict[str, list[float]] = {}
-    for start in range(0, len(chosen), 20):
-        some = list(range(start, min(start + 20, len(chosen))))
-        batch = clips.batch(some, chosen[: len(some)], size)
-        for name, value in _batch_errors(model, batch, task).items():
-            sums.setdefault(name, []).extend(value.tolist())
-    mean = {name: sum(values) / len(values) for name, values in sums.items()}
+    for start in range(0, len(clips), together):
+        some = clips[start : start + together]
+        batch = fixed_batch(source, some, spread)
+        for name in names:
+            for key, values in _errors(model, batch, name).items():
+                sums.setdefault(f"{name}.{key}", []).extend(values)
+    mean = {key: sum(values) / len(values) for key, values in sums.items()}
+    for name in names:
+        for key in ("depth", "rotation"):
+            mean[f"{name}.{key}"] /= mean.pop(f"{name}.{key} of nothing")
+    return mean
+
+
+def _errors(model: Cut3r, batch: Batch, rule_name: str) -> dict[str, list[float]]:
+    said, gates = say(model, batch, rule_name)
+    depth, truth = said.points[..., 2], batch.points[..., 2]
+    turn = batch.world_from_camera[:, 1:, :3, :3]
+    turned = matrix_from_quaternion(said.pose[:, 1:, 3:])
+    still = torch.eye(3).expand_as(turn)
+    rows = range(len(depth))
     return {
-        "rotation": mean["rotation"] / mean["rotation_static"],
-        "translation": mean["translation"] / mean["translation_static"],
-        "depth": mean["depth"],
-        "metric": mean["metric"],
-        "world": mean["world"],
+        "depth": [scaled_error(depth[i], truth[i], batch.valid[i]) for i in rows],
+        "depth of nothing": [
+            scaled_error(torch.ones_like(truth[i]), truth[i], batch.valid[i]) for i in rows
+        ],
+        "rotation": degrees_between(turned, turn).mean(1).tolist(),
+        "rotation of nothing": degrees_between(still, turn).mean(1).tolist(),
+        "translation": [
+            translation_error(said.pose[i, 1:, :3], batch.world_from_camera[i, 1:, :3, 3])
+            for i in rows
+        ],
+        "gate": [float(gates.median())],
     }
-
-
-def _batch_errors(model: Cut3r, batch: Batch, task: str) -> dict[str, torch.Tensor]:
-    count, frames = batch.image.shape[:2]
-    tokens = model.encode(Views(image=batch.image.flatten(0, 1)))
-    features = tokens.features.unflatten(0, (count, frames))
-    parts = [Tokens(features[:, i], tokens.size, tokens.has_image[:count]) for i in range(frames)]
-    outputs = []
-    if task == "pairs":
-        outputs.append((1, model.compare(parts[0], parts[1])))
-    else:
-        rule = rules.parse("overwrite")
-        state = model.initial_state(rule, count)
-        for i in range(frames):
-            state, output = model.step(state, parts[i], rule, ("points", "pose", "world"))
-            outputs += [(i, output)] if i else []
-    rows: dict[str, list[torch.Tensor]] = {}
-    for i, output in outputs:
-        assert output.points is not None and output.world_points is not None
-        assert output.pose_encoding is not None
-        target = batch.target(i)
-        truth = target.world_from_camera
-        turn = matrix_from_quaternion(output.pose_encoding[:, 3:])
-        eye = torch.eye(3).expand_as(turn)
-        ratio = torch.where(target.valid, output.points[..., 2] / target.points[..., 2], torch.nan)
-        scale = ratio.flatten(1).nanmedian(1).values[:, None, None]
-        distance = torch.linalg.vector_norm(target.points, dim=-1).clamp(min=0.3)
-        world = apply(truth, target.points)
-        off = torch.linalg.vector_norm(output.world_points - world, dim=-1) / distance
-        values = {
-            "rotation": _degrees(turn, truth[:, :3, :3]),
-            "rotation_static": _degrees(eye, truth[:, :3, :3]),
-            "translation": (output.pose_encoding[:, :3] - truth[:, :3, 3]).norm(dim=-1),
-            "translation_static": truth[:, :3, 3].norm(dim=-1),
-            "depth": (ratio / scale - 1).abs().flatten(1).nanmean(1),
-            "metric": (ratio - 1).abs().flatten(1).nanmean(1),
-            "world": torch.where(target.valid, off, torch.nan).flatten(1).nanmean(1),
-        }
-        for name, value in values.items():
-            rows.setdefault(name, []).append(value[torch.isfinite(value)])
-    return {name: torch.cat(values) for name, values in rows.items()}

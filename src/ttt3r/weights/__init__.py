@@ -4,6 +4,8 @@
 tensor must fit, and the licence of the weights stays with them.
 """
 
+from ttt3r.models.family import Family
+from ttt3r.models.registry import FAMILIES
 from ttt3r.weights.catalogue import (
     CATALOGUE,
     WeightsSpec,
@@ -12,17 +14,15 @@ from ttt3r.weights.catalogue import (
     weights_folder,
 )
 from ttt3r.weights.convert import convert
-from ttt3r.weights.families import FAMILIES, Family
 from ttt3r.weights.loading import choose_device, choose_precision, load
 from ttt3r.weights.network import build
 from ttt3r.weights.random import random_weights
-from ttt3r.weights.sources import Weights, read_weights
+from ttt3r.weights.sources import read_weights
 
 __all__ = [
     "CATALOGUE",
     "FAMILIES",
     "Family",
-    "Weights",
     "WeightsSpec",
     "build",
     "choose_device",

@@ -2,63 +2,36 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-from ttt3r import __version__
 from ttt3r.errors import WeightsError
 from ttt3r.models.base import WeightsInfo
-from ttt3r.types import ImagePolicy
-from ttt3r.weights.families import FAMILIES, Config, Family, family_of
+from ttt3r.models.config import NetworkConfig
+from ttt3r.models.registry import FAMILIES, Family, family_of
+from ttt3r.types import Preparation
+from ttt3r.version import __version__
 
 FORMAT = "ttt3r-weights"
 VERSION = 1
 
 
-@dataclass(frozen=True)
-class Card:
-    """What must be known about a set of weights besides the weights.
-
-    Attributes:
-        name: what to call them.
-        config: the network's configuration.
-        image_policy: how images are prepared for it.
-        licence: SPDX identifier or "unknown".
-        origin: who published them.
-        trained: False for random weights.
-        source_file: name of the file they were converted from.
-        source_sha256: of that file.
-    """
-
-    name: str
-    config: Config
-    image_policy: ImagePolicy
-    licence: str
-    origin: str
-    trained: bool
-    source_file: str
-    source_sha256: str
-
-    def info(self, sha256: str) -> WeightsInfo:
-        """Describe a file of these weights."""
-        return WeightsInfo(self.name, self.licence, self.origin, sha256, self.trained)
-
-    def to_json(self) -> str:
-        """Write the card."""
-        content = {
-            "format": FORMAT,
-            "format_version": VERSION,
-            "family": family_of(self.config).name,
-            "name": self.name,
-            "trained": self.trained,
-            "licence": self.licence,
-            "origin": self.origin,
-            "image_policy": asdict(self.image_policy),
-            "config": self.config.to_dict(),
-            "source": {"file": self.source_file, "sha256": self.source_sha256},
-            "converter": f"ttt3r {__version__}",
-        }
-        return json.dumps(content, indent=1) + "\n"
+def card_text(info: WeightsInfo) -> str:
+    """Write the card of weights that are converted from the file that `info` describes."""
+    content = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "family": family_of(info.config).name,
+        "name": info.name,
+        "trained": info.trained,
+        "licence": info.licence,
+        "origin": info.origin,
+        "image_policy": None if info.preparation is None else asdict(info.preparation),
+        "config": info.config.to_dict(),
+        "source": {"file": info.filename, "sha256": info.sha256},
+        "converter": f"ttt3r {__version__}",
+    }
+    return json.dumps(content, indent=1) + "\n"
 
 
 def is_card(text: str) -> bool:
@@ -66,15 +39,15 @@ def is_card(text: str) -> bool:
     return _parse(text).get("format") == FORMAT
 
 
-def read_card(text: str, where: str) -> Card:
-    """Read what `Card.to_json` wrote.
+def read_card(text: str, where: str) -> WeightsInfo:
+    """Read what `card_text` wrote; name and digest of the file are those of the source.
 
     Args:
         text: the card.
         where: what to call it in messages.
 
     Raises:
-        WeightsError: if it is no card, of an unknown version or family, or incomplete.
+        WeightsError: if it is not a card, of an unknown version or family, or incomplete.
     """
     content = _parse(text)
     if content.get("format") != FORMAT:
@@ -91,21 +64,21 @@ def read_card(text: str, where: str) -> Card:
         )
     try:
         source = content["source"]
-        return Card(
+        return WeightsInfo(
             name=_text(content["name"]),
             config=_config(family, content["config"], where),
-            image_policy=_image_policy(content["image_policy"]),
+            preparation=_preparation(content["image_policy"]),
             licence=_text(content["licence"]),
             origin=_text(content["origin"]),
             trained=bool(content["trained"]),
-            source_file=_text(source["file"]),
-            source_sha256=_text(source["sha256"]),
+            filename=_text(source["file"]),
+            sha256=_text(source["sha256"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{where} is damaged ({error}); convert the weights again") from error
 
 
-def _config(family: Family, values: Any, where: str) -> Config:
+def _config(family: Family, values: Any, where: str) -> NetworkConfig:
     try:
         return family.config.from_dict(values)
     except WeightsError as error:
@@ -122,16 +95,17 @@ def _parse(text: str) -> Mapping[str, Any]:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not text")
     return value
 
 
-def _image_policy(values: Any) -> ImagePolicy:
-    policy = ImagePolicy(**values)
-    if type(policy.size) is not int or type(policy.patch) is not int or policy.patch < 1:
-        raise ValueError(f"the image policy {values!r} has no usable sizes")
-    if policy.size < policy.patch or not all(
-        isinstance(flag, bool) for flag in (policy.square_ok, policy.by_width)
+def _preparation(values: Any) -> Preparation:
+    found = Preparation(**values)
+    sizes, flags = (found.size, found.patch), (found.square_ok, found.by_width)
+    if (
+        not all(type(size) is int for size in sizes)
+        or not all(isinstance(flag, bool) for flag in flags)
+        or not 1 <= found.patch <= found.size
     ):
         raise ValueError(f"the image policy {values!r} has no usable sizes")
-    return policy
+    return found

@@ -7,12 +7,11 @@ import torch
 
 from ttt3r.errors import SettingError
 from ttt3r.models.base import WeightsInfo
+from ttt3r.models.network import SetNetwork, StreamNetwork
 from ttt3r.weights.catalogue import licence_notice
-from ttt3r.weights.families import Network
-from ttt3r.weights.network import build
+from ttt3r.weights.network import PRECISIONS, build
 from ttt3r.weights.sources import read_weights
 
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 logger = logging.getLogger("ttt3r.weights")
 _announced: set[tuple[str, str]] = set()
 
@@ -22,7 +21,7 @@ def load(
     device: str | torch.device = "auto",
     precision: str = "auto",
     family: str | None = None,
-) -> Network:
+) -> StreamNetwork | SetNetwork:
     """Return a network for inference: a `StreamModel`, or a `SetModel`, as its family is.
 
     The weights' licence is logged once per process; the result's `weights` repeats it. On the CPU
@@ -32,24 +31,27 @@ def load(
         source: a name of the catalogue, a folder that ``ttt3r convert`` made, a ``.safetensors``
             file, or a published ``.pth`` or ``.pt`` checkpoint, from which nothing is ever
             executed.
-        device: "auto" (a CUDA device if there is one, else the CPU) or a device of PyTorch.
-        precision: "float32", "bf16" or "fp16" for encoder and decoders; "auto" is bf16 on CUDA
-            devices that support it and float32 elsewhere.
-        family: which network the weights belong to: "cut3r", "vggt", "streamvggt", "point3r" or
-            "fast3r". None takes it from a description, from the name, or from the names of the
+        device: "auto" (a CUDA device if there is one, else the CPU) or a device of PyTorch. All
+            weights are put there; so must be the images given to the network, and there its output
+            is. Nothing is moved later, unless by ``.to``.
+        precision: "float32", "bfloat16" or "float16" for encoder and decoders (heads stay in
+            float32); "auto" is bfloat16 on CUDA devices that support it, else float32.
+        family: which network the weights belong to, such as "cut3r"; ``ttt3r models`` lists the
+            names. None takes it from a description, from the name, or from the names of the
             tensors; these are the same in VGGT and StreamVGGT, and are then taken for VGGT's.
 
     Raises:
         WeightsError: if the weights cannot be found or read, or do not fit the network.
-        SettingError: if the device or the precision cannot be had, or the family is unknown.
+        SettingError: if the device is not available, or the precision or the family is unknown.
     """
     chosen = choose_device(device)
     dtype = choose_precision(precision, chosen)
-    weights = read_weights(source, family)
-    network = build(weights.config, weights.tensors, dtype)
-    network.weights = weights.info
-    network.image_policy = weights.image_policy
-    _announce(weights.info)
+    info, tensors = read_weights(source, family)
+    network = build(info.config, tensors, dtype)
+    network.weights = info
+    if info.preparation is not None:
+        network.preparation = info.preparation
+    _announce(info)
     network.eval().requires_grad_(False)
     return network.to(chosen)
 
@@ -58,7 +60,7 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     """Return the device that `device` stands for.
 
     Raises:
-        SettingError: if it is no device, or one that this machine does not have.
+        SettingError: if it is not a device, or not one of this machine.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -86,7 +88,7 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
     """Return the type that encoder and decoders compute in.
 
     Raises:
-        SettingError: if `precision` is not one of "auto", "float32", "bf16", "fp16".
+        SettingError: if `precision` is unknown.
     """
     if precision == "auto":
         if device.type != "cuda":

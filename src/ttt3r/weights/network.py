@@ -1,22 +1,27 @@
 """Put tensors into a network, strictly: every key must fit, none may be left over."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, overload
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from ttt3r.checkpoints.shapes import Shapes
 from ttt3r.errors import WeightsError
-from ttt3r.models.cut3r import Cut3r
-from ttt3r.models.cut3r_config import Cut3rConfig
-from ttt3r.weights.families import Config, Network, family_of
-from ttt3r.weights.shapes import Shapes
+from ttt3r.models.config import NetworkConfig
+from ttt3r.models.network import SetNetwork, StreamNetwork
+from ttt3r.models.registry import family_of
 
 LISTED = 10
-# What parallel training and training frameworks put before every name.
-PREFIXES = ("module.", "net.")
+PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+# What parallel training, compilation and training frameworks put before every name.
+PREFIXES = ("_orig_mod.", "module.", "net.", "model.")
 
 _ALIAS = re.compile(r"(.+\.scratch\.)layer_rn\.([0-3])\.(weight|bias)")
 
@@ -36,21 +41,30 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
     return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
 
 
-def clean_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give tensors of an upstream file the network's names, each once.
+def common_prefix(keys: Collection[str]) -> str:
+    """Return what training put before every one of these names; it may be several prefixes."""
+    found = ""
+    while keys:
+        more = [item for item in PREFIXES if all(key.startswith(found + item) for key in keys)]
+        if not more:
+            break
+        found += more[0]
+    return found
 
-    Strips the prefixes ``module.`` and ``net.`` of training where all names have them, and merges
-    aliases. These are the same for all families; `families` knows what is not.
+
+def clean_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give tensors of a published file the network's names, each once.
+
+    Strips prefixes of training, such as ``module.``, where all names have them, and merges aliases.
+    These are the same for all families; `Family.complete` does what differs.
 
     Raises:
         WeightsError: if two names of one tensor hold different values.
     """
-    for prefix in PREFIXES:
-        if all(key.startswith(prefix) for key in tensors):
-            tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
+    prefix = common_prefix(tensors)
     clean: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
-        name = canonical_key(key)
+        name = canonical_key(key.removeprefix(prefix))
         if name in clean and not _same(clean[name], tensor):
             raise WeightsError(
                 f"{key} and its other name hold different values, but the network has one tensor "
@@ -86,13 +100,13 @@ class _NoInitialisation(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def empty_network(config: Config) -> Network:
+def empty_network(config: NetworkConfig) -> StreamNetwork | SetNetwork:
     """Make a network without memory for its parameters."""
     with torch.device("meta"), _NoInitialisation():
         return family_of(config).network(config)
 
 
-def expected_shapes(config: Config) -> Shapes:
+def expected_shapes(config: NetworkConfig) -> Shapes:
     """Shape of every tensor that a network of this configuration has, by canonical name."""
     state = empty_network(config).state_dict()
     return {key: shape for key, shape in shapes_of(state).items() if key == canonical_key(key)}
@@ -150,21 +164,9 @@ def check_finite(key: str, tensor: Tensor) -> None:
         )
 
 
-@overload
 def build(
-    config: Cut3rConfig, tensors: Mapping[str, Tensor], precision: torch.dtype = ...
-) -> Cut3r: ...
-
-
-@overload
-def build(
-    config: Config, tensors: Mapping[str, Tensor], precision: torch.dtype = ...
-) -> Network: ...
-
-
-def build(
-    config: Config, tensors: Mapping[str, Tensor], precision: torch.dtype = torch.float32
-) -> Network:
+    config: NetworkConfig, tensors: Mapping[str, Tensor], precision: torch.dtype = torch.float32
+) -> StreamNetwork | SetNetwork:
     """Make a network of `config` with these weights.
 
     In float32, tensors that are float32 already are used as they are, without a copy. In lower

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ttt3r.weights.families import Config, family_of
-from ttt3r.weights.families.base import OutputLayer
+from ttt3r.checkpoints.shapes import Shapes
+from ttt3r.models.config import NetworkConfig
+from ttt3r.models.family import OutputLayer
+from ttt3r.models.registry import family_of
 from ttt3r.weights.network import expected_shapes
-from ttt3r.weights.shapes import Shapes
 
 
-def random_weights(config: Config, seed: int = 0) -> dict[str, Tensor]:
+def random_weights(config: NetworkConfig, seed: int = 0) -> dict[str, Tensor]:
     """Return seeded float32 weights for every tensor of a network.
 
     Points lie about two units in front of the camera and the camera hardly moves, so that the
@@ -29,7 +30,7 @@ def random_weights(config: Config, seed: int = 0) -> dict[str, Tensor]:
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Digest of names, types, shapes and values; for weights that are no file."""
+    """Digest of names, types, shapes and values; for weights without a file."""
     digest = hashlib.sha256()
     for key in sorted(tensors):
         tensor = tensors[key].contiguous()

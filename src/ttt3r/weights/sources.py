@@ -1,68 +1,67 @@
 """Find weights and read them: a catalogue name, a folder, a safetensors file, or a checkpoint."""
 
-import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ttt3r.errors import SettingError, WeightsError
+from ttt3r.checkpoints.reading import DAMAGED, Checkpoint, nothing, read_checkpoint
+from ttt3r.errors import WeightsError
 from ttt3r.models.base import WeightsInfo
-from ttt3r.types import ImagePolicy
-from ttt3r.weights.card import Card, is_card, read_card
+from ttt3r.models.family import Family
+from ttt3r.models.registry import FAMILIES, choose, family_named, family_of, recognise
+from ttt3r.weights.card import is_card, read_card
 from ttt3r.weights.catalogue import (
     CATALOGUE,
     RELEASED,
+    TENSORS_FILE,
     UNKNOWN,
     WeightsSpec,
+    accepted_hashes,
     find_on_disk,
+    hashes_of,
     how_to_get,
+    named_by,
 )
-from ttt3r.weights.checkpoint import DAMAGED, check_is_file, read_checkpoint
-from ttt3r.weights.constructor import NETWORK_CLASS
-from ttt3r.weights.families import (
-    Config,
-    Family,
-    Published,
-    choose,
-    family_named,
-    family_of,
-    recognise,
+from ttt3r.weights.hashes import file_sha256
+from ttt3r.weights.hub import HUB, repository, stated_licence
+from ttt3r.weights.network import (
+    canonical_key,
+    clean_tensors,
+    common_prefix,
+    expected_shapes,
+    shapes_of,
 )
-from ttt3r.weights.families.cut3r import CUT3R
-from ttt3r.weights.network import clean_tensors, shapes_of
 from ttt3r.weights.random import random_weights, tensors_sha256
 
-TENSORS_FILE = "model.safetensors"
 CARD_FILE = "config.json"
 CARD_KEY = "config"
+logger = logging.getLogger("ttt3r.weights")
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Weights that were read, and what is known about them.
+class Weights(NamedTuple):
+    """What a source holds.
 
     Attributes:
-        config: the network's configuration.
-        tensors: by the network's names, each once; backed by the file where there is one.
-        info: where they come from.
-        image_policy: how images are prepared for them.
-        filename: name of the file; empty if there is none.
+        info: what the weights are.
+        tensors: by the network's names; of files, they are read when they are used.
+        release: gives back the memory of what was read so far, which is read again if needed. Not
+            for tensors that were written to.
     """
 
-    config: Config
-    tensors: dict[str, Tensor]
     info: WeightsInfo
-    image_policy: ImagePolicy
-    filename: str = ""
+    tensors: dict[str, Tensor]
+    release: Callable[[], None] = nothing
 
 
-def read_weights(source: str | Path, family: str | None = None) -> Weights:
-    """Read weights without making a network of them.
+def read_weights(
+    source: str | Path, family: str | None = None
+) -> tuple[WeightsInfo, dict[str, Tensor]]:
+    """Read weights without making a network of them: what they are, and their tensors.
 
     Args:
         source: a name of the catalogue, or a path: a folder that ``ttt3r convert`` made, a
@@ -75,9 +74,15 @@ def read_weights(source: str | Path, family: str | None = None) -> Weights:
         WeightsError: if they cannot be found or read, or belong to another family.
         SettingError: if there is no such family.
     """
+    weights = open_weights(source, family)
+    return weights.info, weights.tensors
+
+
+def open_weights(source: str | Path, family: str | None = None) -> Weights:
+    """Do what `read_weights` does, and say how the memory of tensors is given back."""
     wanted = None if family is None else family_named(family)
     weights = _find(source, wanted)
-    found = family_of(weights.config)
+    found = family_of(weights.info.config)
     if wanted not in (None, found):
         raise WeightsError(
             f"{source} is described as weights of {found.title}, not of {wanted.title}. Leave the "
@@ -101,18 +106,13 @@ def _find(source: str | Path, wanted: Family | None) -> Weights:
     return _from_path(path, wanted)
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _from_catalogue(spec: WeightsSpec, wanted: Family | None) -> Weights:
     if spec.random_config is not None:
         config = spec.random_config
         tensors = random_weights(config)
         info = spec.info(tensors_sha256(tensors))
-        return Weights(config, tensors, info, family_of(config).policy(config))
+        info = replace(info, config=config, preparation=config.preparation)
+        return Weights(info, tensors)
     path = find_on_disk(spec)
     if path is None:
         raise WeightsError(how_to_get(spec))
@@ -120,59 +120,67 @@ def _from_catalogue(spec: WeightsSpec, wanted: Family | None) -> Weights:
 
 
 def _from_path(path: Path, wanted: Family | None) -> Weights:
-    if path.is_dir():
-        return _from_folder(path, wanted)
-    check_is_file(path)
+    is_folder = path.is_dir()
+    if is_folder:
+        path, folder = path / TENSORS_FILE, path
+        if not path.is_file():
+            raise WeightsError(
+                f"the folder {folder} has no {TENSORS_FILE}. Name a folder that 'ttt3r convert' "
+                "made or that was downloaded from a hub, or the weight file itself."
+            )
+    held = read_checkpoint(path)
+    tensors = clean_tensors(held.tensors)
+    embedded = held.metadata.get(CARD_KEY)
+    card = None
     if path.suffix.lower() == ".safetensors":
-        return _from_safetensors(path, wanted)
-    checkpoint = read_checkpoint(path)
-    published = Published(checkpoint.model_string)
-    return _undescribed(path, clean_tensors(checkpoint.tensors), published, wanted)
+        card = _card_in_folder(path, embedded, tensors) if is_folder else _card_of(path, embedded)
+    if card is not None:
+        tensors = family_of(card.config).complete(tensors)
+        info = replace(card, sha256=file_sha256(path), filename=path.name)
+        return Weights(info, tensors, held.release)
+    held = replace(held, config=_config_beside(path))
+    weights = _undescribed(path, tensors, held, wanted)
+    config = weights.info.config
+    _report_left_out(path, held, expected_shapes(config) if held.left_out else ())
+    return weights
 
 
-def _from_folder(folder: Path, wanted: Family | None) -> Weights:
-    path = folder / TENSORS_FILE
-    if not path.is_file():
-        raise WeightsError(
-            f"the folder {folder} has no {TENSORS_FILE}. Name a folder that 'ttt3r convert' made, "
-            "or the weight file itself."
+def _report_left_out(path: Path, held: Checkpoint, needed: Collection[str]) -> None:
+    """Say which entries of a file are not plain tensors.
+
+    Raises:
+        WeightsError: if the network needs one of them.
+    """
+    prefix = common_prefix(held.tensors)
+    for key, form in held.left_out.items():
+        if canonical_key(key.removeprefix(prefix)) in needed:
+            raise WeightsError(
+                f"{path} stores {key} as {form}, which ttt3r does not read. Get or save these "
+                "weights as plain floating-point tensors."
+            )
+    if held.left_out:
+        listed = ", ".join(f"{key} ({form})" for key, form in [*held.left_out.items()][:5])
+        logger.warning(
+            "%d entries of %s were left out, since they are not plain tensors: %s",
+            len(held.left_out),
+            path,
+            listed,
         )
-    return _from_safetensors(path, wanted, is_folder=True)
 
 
-def _from_safetensors(path: Path, wanted: Family | None, is_folder: bool = False) -> Weights:
-    check_is_file(path)
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-        raise WeightsError(
-            f"{path} is no complete safetensors file ({error}). {DAMAGED}"
-        ) from error
-    tensors = clean_tensors(tensors)
-    embedded = metadata.get(CARD_KEY)
-    card = _card_in_folder(path, embedded, tensors) if is_folder else _card_of(path, embedded)
-    if card is None:
-        return _undescribed(path, tensors, Published(config=_config_beside(path)), wanted)
-    tensors = family_of(card.config).complete(tensors)
-    info = card.info(file_sha256(path))
-    return Weights(card.config, tensors, info, card.image_policy, path.name)
-
-
-def _card_in_folder(path: Path, embedded: str | None, tensors: Mapping[str, Tensor]) -> Card | None:
+def _card_in_folder(path: Path, embedded: str | None, keys: Collection[str]) -> WeightsInfo | None:
     """Return the card of a folder, whose description must be one or come from the publisher."""
     beside = path.with_name(CARD_FILE)
     if not beside.is_file():
         return _card_of(path, embedded)
     text = _read_text(beside)
-    is_published = any(family.has_config_file for family in recognise(tensors))
+    is_published = any(family.has_config_file for family in recognise(keys))
     if embedded is None and is_published and not is_card(text):
         return None
     return read_card(text, str(beside))
 
 
-def _card_of(path: Path, embedded: str | None) -> Card | None:
+def _card_of(path: Path, embedded: str | None) -> WeightsInfo | None:
     """Return the card in a file's metadata, or the one beside the file."""
     if embedded is not None:
         return read_card(embedded, f"the metadata of {path}")
@@ -196,41 +204,56 @@ def _config_beside(path: Path) -> dict[str, Any] | None:
 
 
 def _undescribed(
-    path: Path, tensors: dict[str, Tensor], published: Published, wanted: Family | None
+    path: Path, tensors: dict[str, Tensor], held: Checkpoint, wanted: Family | None
 ) -> Weights:
     """Describe weights that come without a card, by names, tensors and what the publisher says."""
-    spec = _published_spec(path)
+    sha256 = file_sha256(path)
+    spec = _published_spec(path, sha256)
     if wanted is None and spec is not None:
         wanted = family_named(spec.family)
-    if wanted is None and (published.model_string or "").lstrip().startswith(NETWORK_CLASS):
-        wanted = CUT3R  # whatever is missing
+    call = (held.model_string or "").lstrip()
+    if wanted is None:  # a call that names a network, so that errors list what its tensors lack
+        named = (f for f in FAMILIES.values() if f.constructor and call.startswith(f.constructor))
+        wanted = next(named, None)
     family = choose(tensors, wanted)
     tensors = family.complete(tensors)
-    try:
-        config = family.configure(shapes_of(tensors), published)
-    except SettingError as error:
-        raise WeightsError(
-            f"the sizes of this {family.title} network do not fit together: {error}. The file is "
-            "incomplete, or not of the published form; get it again."
-        ) from error
-    sha256 = file_sha256(path)
+    config = family.configure(shapes_of(tensors), held)
     if spec is None or spec.family != family.name:
-        info = WeightsInfo(path.stem, UNKNOWN, UNKNOWN, sha256)
+        info = _downloaded(path, sha256)
     else:
         info = spec.info(sha256)
-        if spec.filename == path.name and spec.sha256 not in (None, sha256):
+        known = hashes_of(spec, path.suffix)
+        if named_by(path) is spec and known and sha256 not in known | accepted_hashes(spec):
             raise WeightsError(
-                f"{path} is not the published file: its SHA-256 is {sha256}, but {spec.sha256} was "
-                f"expected. {DAMAGED}"
+                f"{path} is not the published file: its SHA-256 is {sha256}, but "
+                f"{' or '.join(sorted(known))} was expected. {DAMAGED} If you trust the file, give "
+                "it another name."
             )
-    return Weights(config, tensors, info, family.policy(config), path.name)
+    preparation = config.preparation
+    info = replace(info, config=config, preparation=preparation, filename=path.name)
+    return Weights(info, tensors, held.release)
 
 
-def _published_spec(path: Path) -> WeightsSpec | None:
-    """The entry of the catalogue that a file is named after, or its folder where that tells."""
-    name = path.parent.name if path.name == TENSORS_FILE else path.stem
-    spec = CATALOGUE.get(name)
-    return None if spec is None or spec.filename is None else spec
+def _downloaded(path: Path, sha256: str) -> WeightsInfo:
+    """Describe weights that the catalogue does not have, by what lies beside them."""
+    name = repository(path)
+    if name is None and path.name != TENSORS_FILE:  # other files in its folder may be of others
+        return WeightsInfo(path.stem, UNKNOWN, UNKNOWN, sha256)
+    licence = stated_licence(path.parent) or UNKNOWN
+    origin = UNKNOWN if name is None else f"{HUB}/{name}"
+    return WeightsInfo(name or path.absolute().parent.name, licence, origin, sha256)
+
+
+def _published_spec(path: Path, sha256: str) -> WeightsSpec | None:
+    """The entry of the catalogue that a file is of, by its content, its download or its name."""
+    origin = f"{HUB}/{repository(path)}"
+    for spec in CATALOGUE.values():
+        if sha256 in hashes_of(spec, path.suffix) or spec.origin_url == origin:
+            return spec
+    if path.name == TENSORS_FILE and path.parent.name in CATALOGUE:
+        spec = CATALOGUE[path.parent.name]
+        return spec if spec.files else None
+    return named_by(path)
 
 
 def _read_text(path: Path) -> str:

@@ -3,11 +3,11 @@ import pytest
 from PIL import Image
 
 from tests.evaluation.test_sequences import DATA
-from ttt3r.evaluation.datasets.depth_projection import project_depth
 from ttt3r.evaluation.datasets.seven_scenes import (
     COLOR_FROM_DEPTH,
     COLOR_INTRINSICS,
     DEPTH_INTRINSICS,
+    project_depth,
 )
 
 REAL = DATA / "redkitchen_short" / "depth"

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -5,9 +7,10 @@ from tests.evaluation.test_sequences import DATA, REAL, write_sequence
 from ttt3r.errors import InputError
 from ttt3r.evaluation.datasets.base import Selection
 from ttt3r.evaluation.datasets.folders import Folders
-from ttt3r.evaluation.sequences import TREE, FolderSequence, Sequence
+from ttt3r.evaluation.sequences import Sequence
 
 FOLDERS = Folders()
+TREE = Folders.tree
 TASKS = ("pose", "depth", "recon")
 
 
@@ -61,7 +64,7 @@ def test_a_sequence_without_the_truth_is_not_opened(root, task, name, lacks):
     [(1, None, range(7)), (3, None, [0, 3, 6]), (3, 2, [0, 3]), (2, 50, [0, 2, 4, 6])],
 )
 def test_frames_are_those_of_the_folder(root, stride, frames, numbers):
-    every = list(FolderSequence(root / "whole"))
+    every = list(FOLDERS.open(root, "whole", Selection("recon")))
     sequence = FOLDERS.open(root, "whole", Selection("recon", stride, frames))
     assert isinstance(sequence, Sequence)
     assert (sequence.name, len(sequence)) == ("whole", len(numbers))
@@ -70,6 +73,22 @@ def test_frames_are_those_of_the_folder(root, stride, frames, numbers):
         for field in ("image", "depth", "world_from_camera", "intrinsics"):
             np.testing.assert_array_equal(getattr(ours, field), getattr(wanted, field))
     assert len(list(sequence)) == len(numbers)  # may be done again
+
+
+def test_sequences_come_in_natural_order_without_hidden_ones(tmp_path):
+    for name in ("walk10", "walk9", ".walk8"):
+        write_sequence(tmp_path / name, frames=3)
+    assert FOLDERS.sequences(tmp_path, "pose") == ("walk9", "walk10")
+
+
+def test_names_of_any_bytes_can_be_reported(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    write_sequence(folder, frames=3)
+    for path in (folder / "rgb").iterdir():
+        path.rename(path.with_name(os.fsdecode(b"\xe9") + path.name))
+    assert FOLDERS.sequences(tmp_path, "pose") == (r"caf\xe9",)
+    sequence = FOLDERS.open(tmp_path, r"caf\xe9", Selection("pose"))
+    assert len(list(sequence)) == 3 and len(sequence.digest) == 16
 
 
 def test_frames_that_are_not_shown_are_not_read(root):
@@ -111,8 +130,9 @@ def test_nothing_there(root):
 
 def test_broken_sequences_are_not_passed_over(root):
     (root / "whole" / "poses.txt").write_text("0 1 2\n")
+    assert "whole" in FOLDERS.sequences(root, "depth")
     with pytest.raises(InputError) as caught:
-        FOLDERS.sequences(root, "depth")
+        FOLDERS.open(root, "whole", Selection("depth"))
     assert "is not 8 numbers" in str(caught.value) and TREE in str(caught.value)
 
 

@@ -115,7 +115,7 @@ def test_stray_files_are_passed_over(tmp_path):
 @pytest.mark.parametrize(
     ("lost", "message"),
     [
-        ("", "kitchen does not exist"),
+        ("", "rooms does not exist"),
         (NAME, "kitchen does not exist"),
         (f"{NAME}/images", "images holds no images"),
         (f"{NAME}/images/img1.png", "img1.png does not exist"),
@@ -137,7 +137,7 @@ def test_missing_files(tmp_path, lost, message):
         ("poses.txt", b"1 0 0 0\n0 1 0\n0 0 1 0\n0 0 0 1\n", "line 2 of "),
         ("poses.txt", b"1 0 0 0\n0 1 0 y\n0 0 1 0\n0 0 0 1\n", "line 2 of "),
         ("poses.txt", b"", "0 lines for 1 images"),
-        ("poses.txt", b"\xff\xfe", "cannot be read"),
+        ("poses.txt", b"\xff\xff", "cannot be read"),
         ("focal.txt", b"", "not one focal length"),
         ("focal.txt", b"-3\n", "not one focal length"),
         ("focal.txt", b"nan\n", "not one focal length"),

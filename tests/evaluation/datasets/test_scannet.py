@@ -127,7 +127,7 @@ def test_a_missing_file(root: Path, name: str):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("1 0 0 0\n0 1 0 0\n", "2 lines of numbers instead of four"),
+        ("1 0 0 0\n0 1 0 0\n", "2 lines of numbers instead of 4"),
         ("1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0", "line 4 of .* is not 4 numbers"),
         ("1 0 0 0\n0 1 0 0\n0 0 one 0\n0 0 0 1", "line 3 of .* is not 4 numbers"),
         ("", "0 lines of numbers"),

@@ -14,12 +14,12 @@ from tests.evaluation.datasets.miniatures_scenes import (
 )
 from ttt3r.errors import InputError
 from ttt3r.evaluation.datasets.base import Selection
-from ttt3r.evaluation.datasets.depth_projection import project_depth
 from ttt3r.evaluation.datasets.seven_scenes import (
     COLOR_FROM_DEPTH,
     COLOR_INTRINSICS,
     DEPTH_INTRINSICS,
     SevenScenes,
+    project_depth,
 )
 from ttt3r.evaluation.sequences import Sequence
 
@@ -136,7 +136,7 @@ def test_the_owners_split_agrees(tmp_path):
         (b"sequence1\nsequence5\n", "does not list chess/seq-03"),
         (b"", "does not list chess/seq-03"),
         (b"sequence3\nseq-05\n", "lines that name no sequence"),
-        (b"\xff\xfe\x00", "cannot be read"),
+        (b"\xff\xff\x00", "cannot be read"),
     ],
 )
 def test_the_owners_split_disagrees(tmp_path, text, message):
@@ -187,7 +187,7 @@ def test_empty_and_packed_sequences(tmp_path):
         (b"1 0 0 0\n0 1 0 x\n0 0 1 0\n0 0 0 1\n", "line 2 of "),
         (b"1 0 0 0\n0 1 0 0\n", "has 2 lines of numbers"),
         (b"", "has 0 lines of numbers"),
-        (b"\xff\xfe", "cannot be read"),
+        (b"\xff\xff", "cannot be read"),
     ],
 )
 def test_malformed_poses(tmp_path, content, message):

@@ -172,7 +172,7 @@ def test_damaged_lists(root: Path, name: str, text: str, message: str):
 
 
 def test_a_list_that_is_no_text(root: Path):
-    (root / FOLDER / "rgb.txt").write_bytes(b"\xff\xfe\x00")
+    (root / FOLDER / "rgb.txt").write_bytes(b"\xff\xff\x00")
     with pytest.raises(InputError, match=rf"rgb\.txt cannot be read{HELP}"):
         TumDynamics().open(root, "walking_xyz", POSE)
 

@@ -291,9 +291,52 @@ def test_working_in_blocks_changes_nothing(monkeypatch, alignment, compat, dtype
     prediction = (0.7 * truth + random.normal(0, 0.3, 1000)).astype(np.float32)
     whole = depth_errors(prediction, truth, alignment, post_clip_max=4.5, compat=compat)
     monkeypatch.setattr(depth_fits, "BLOCK", 64)
-    monkeypatch.setattr(depth_fits, "CACHED", 16)
     blocks = depth_errors(prediction, truth, alignment, post_clip_max=4.5, compat=compat)
     # What the published float32 fits resolve; a fraction may change by a few pixels.
     close = {"rel": 1e-3, "abs": 3e-3} if dtype is np.float32 else {"rel": 1e-9}
     for name in METRICS:
         assert getattr(blocks, name) == pytest.approx(getattr(whole, name), **close)
+
+
+def adam_by_hand(prediction, truth):
+    """The slow twin of the published fit: every one of its steps reads all pixels."""
+    ordered = np.sort(truth), np.sort(prediction)
+    middle = (len(truth) - 1) // 2
+    unknowns = np.array([ordered[0][middle] / ordered[1][middle], 0.0])
+    first, second, before = np.zeros(2), np.zeros(2), np.inf
+    for step in range(1, 1001):
+        residual = unknowns[0] * prediction + unknowns[1] - truth
+        now = np.abs(residual).sum()
+        if abs(before - now) < 1e-6:
+            break
+        before = now
+        gradient = np.array([np.sign(residual) @ prediction, np.sign(residual).sum()])
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        size = np.sqrt(second) / np.sqrt(1.0 - 0.999**step) + 1e-8
+        unknowns = unknowns - 1e-4 / (1.0 - 0.9**step) * first / size
+    return unknowns
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_published_scale_and_shift_is_adam_over_all_pixels(seed):
+    """The sums are added up in another order, so they differ in the last bits of float64."""
+    random = np.random.default_rng(seed)
+    truth = random.uniform(0.5, 8.0, 5000)
+    prediction = (truth - 0.4 * seed) / 1.7 + random.normal(0.0, 0.3, 5000)
+    found = fit_affine(prediction, truth, "scale&shift")
+    assert found == pytest.approx(tuple(adam_by_hand(prediction, truth)), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("compat", [True, False])
+def test_what_is_not_finite_outside_of_the_mask_does_not_matter(wrong, compat):
+    random = np.random.default_rng(5)
+    truth = random.uniform(1.0, 5.0, (40, 50)).astype(np.float32)
+    prediction = truth * 0.5 + random.normal(0, 0.1, truth.shape).astype(np.float32)
+    truth[:7] = 0.0
+    broken = prediction.copy()
+    broken[:7] = wrong
+    for alignment in ("metric", "median", "scale", "scale&shift"):
+        errors = [depth_errors(p, truth, alignment, compat=compat) for p in (prediction, broken)]
+        assert errors[0] == errors[1], alignment

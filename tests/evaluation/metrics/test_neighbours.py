@@ -2,16 +2,12 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.geometry.samples import SEEDS
 from ttt3r.errors import InputError, MissingExtraError, SettingError
-from ttt3r.evaluation.metrics import neighbours
 from ttt3r.evaluation.metrics.neighbours import Neighbours, searched, spatial_order
-
-METHODS = ["tree", "blocks"]
 
 
 def surface(seed, count, outliers=0):
@@ -29,11 +25,10 @@ def brute_force(points, queries):
     return np.sqrt(np.square(queries[:, None] - points).sum(-1))
 
 
-@pytest.mark.parametrize("method", METHODS)
 @given(SEEDS, st.integers(1, 600), st.integers(1, 600), st.sampled_from([None, 0.02, 0.3]))
-def test_nearest_is_that_of_all_distances(method, seed, count, queries, limit):
+def test_nearest_is_that_of_all_distances(seed, count, queries, limit):
     points, asked = surface(seed, count, count // 50), surface(seed + 1, queries, queries // 50)
-    distances, indices = Neighbours(points, method=method).nearest(asked, limit)
+    distances, indices = Neighbours(points).nearest(asked, limit)
     table = brute_force(points, asked)
     near = table.min(1) < (np.inf if limit is None else limit)
     np.testing.assert_allclose(distances[near], table.min(1)[near], rtol=1e-12)
@@ -44,62 +39,34 @@ def test_nearest_is_that_of_all_distances(method, seed, count, queries, limit):
     assert distances.dtype == np.float64 and indices.dtype == np.int64
 
 
-@pytest.mark.parametrize("method", METHODS)
 @given(SEEDS, st.integers(30, 600))
-def test_k_nearest_are_those_of_all_distances(method, seed, count):
+def test_k_nearest_are_those_of_all_distances(seed, count):
     points, asked = surface(seed, count), surface(seed + 1, 300)
     for k in (1, 2, 30):
-        indices = Neighbours(points, method=method).k_nearest(asked, k)
+        indices = Neighbours(points).k_nearest(asked, k)
         table = brute_force(points, asked)
         found = np.take_along_axis(table, indices, 1)
         np.testing.assert_allclose(found, np.sort(table, 1)[:, :k], rtol=1e-12)
         assert all(len(set(row)) == k for row in indices)
 
 
-def test_more_than_one_batch_of_blocks(monkeypatch):
-    monkeypatch.setattr(neighbours, "BATCH", 2)
-    points, asked = surface(0, 3000), surface(1, 2000)
-    distances, _ = Neighbours(points, method="blocks").nearest(asked)
-    np.testing.assert_allclose(distances, brute_force(points, asked).min(1), rtol=1e-12)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("limit", [None, 0.01])
-def test_a_device_finds_the_same(limit):
-    points, asked = surface(0, 300_000, 100), surface(1, 200_000, 100)
-    here, there = (Neighbours(points, device) for device in ("cpu", "cuda"))
-    (ours, indices), (theirs, _) = there.nearest(asked, limit), here.nearest(asked, limit)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-12)
-    found = indices < len(points)
-    away = np.linalg.norm(points[indices[found]] - asked[found], axis=1)
-    np.testing.assert_allclose(away, ours[found], rtol=1e-12)
-    few = asked[:20_000]
-    tables = (search.k_nearest(few, 8) for search in (there, here))
-    ours, theirs = (np.linalg.norm(points[t] - few[:, None], axis=-1) for t in tables)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-12)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_single_precision_and_other_layouts(method):
+def test_single_precision_and_other_layouts():
     points = np.asfortranarray(surface(0, 100).astype(np.float32))
-    distances, indices = Neighbours(points, method=method).nearest(points[::2])
+    distances, indices = Neighbours(points).nearest(points[::2])
     assert not distances.any()
     np.testing.assert_array_equal(points[indices], points[::2])
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_point_at_the_largest_distance_is_too_far(method):
-    search = Neighbours(np.zeros((1, 3)), method=method)
+def test_a_point_at_the_largest_distance_is_too_far():
+    search = Neighbours(np.zeros((1, 3)))
     distances, indices = search.nearest(np.eye(3), 1.0)
     assert np.isinf(distances).all() and (indices == 1).all()
     assert search.nearest(np.eye(3), 1.0 + 1e-9)[0] == pytest.approx(np.ones(3))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_coinciding_points(method):
+def test_coinciding_points():
     points = np.ones((700, 3))
-    distances, indices = Neighbours(points, method=method).nearest(np.zeros((2, 3)))
+    distances, indices = Neighbours(points).nearest(np.zeros((2, 3)))
     assert distances == pytest.approx(np.sqrt([3.0, 3.0])) and (indices < 700).all()
 
 
@@ -138,11 +105,10 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("points", "message"), HOSTILE)
-def test_unusable_points(method, points, message):
+def test_unusable_points(points, message):
     with pytest.raises(InputError, match=message):
-        Neighbours(points, method=method)
+        Neighbours(points)
 
 
 @pytest.mark.parametrize(("queries", "message"), HOSTILE)
@@ -159,12 +125,9 @@ def test_unusable_settings():
     for k in (0, 4):
         with pytest.raises(SettingError, match="1 to 3"):
             search.k_nearest(np.eye(3), k)
-    with pytest.raises(SettingError, match="cpu only"):
-        Neighbours(np.eye(3), "cuda", method="tree")
 
 
 def test_without_scipy(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.spatial", None)
     with pytest.raises(MissingExtraError, match=r"ttt3r\[eval\]"):
         Neighbours(np.eye(3))
-    assert Neighbours(np.eye(3), method="blocks").nearest(np.eye(3))[0].tolist() == [0.0, 0.0, 0.0]

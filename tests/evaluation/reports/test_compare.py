@@ -1,16 +1,16 @@
 import itertools
+import sys
 
 import pytest
 
 from tests.evaluation.evaluations import evaluation, pair
-from ttt3r.errors import SettingError
+from ttt3r.errors import MissingExtraError, SettingError
 from ttt3r.evaluation.reports.compare import (
     OnlyOne,
     compare,
     comparison_text,
     sign_test,
 )
-from ttt3r.evaluation.results import left_out, scores_at
 
 
 def slow_sign_test(wins, losses):
@@ -29,6 +29,12 @@ def test_sign_test_of_many():
     assert sign_test(18, 0) == pytest.approx(2 / 2**18)
     assert 0.0 < sign_test(900, 100) < 1e-100
     assert sign_test(500, 500) == 1.0
+
+
+def test_without_scipy_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    with pytest.raises(MissingExtraError, match=r"ttt3r\[eval\]"):
+        sign_test(3, 1)
 
 
 def test_numbers_by_hand():
@@ -106,12 +112,14 @@ def test_corrected_leaves_out_what_is_dropped_anywhere():
         variant: evaluation(values, lengths=(90, 500), variant=variant)
         for variant in ("published", "corrected")
     }
-    assert set(scores_at(either["published"], 90)) == {"a_00", "b_00"}
-    assert set(scores_at(either["corrected"], 90)) == {"a_00"}
-    lost = {name: left_out(found.settings, found.sequences) for name, found in either.items()}
-    assert lost == {"published": set(), "corrected": {"b_00"}}
+    assert set(either["published"].scores(90)) == {"a_00", "b_00"}
+    assert set(either["corrected"].scores(90)) == {"a_00"}
+    assert {name: found.left_out for name, found in either.items()} == {
+        "published": set(),
+        "corrected": {"b_00"},
+    }
     for found in either.values():
-        assert [len(scores_at(found, n)) for n in (90, 500)] == [m.count for m in found.means]
+        assert [len(found.scores(n)) for n in (90, 500)] == [m.count for m in found.means]
     full = evaluation({"a_00": [0.1, 0.2], "b_00": [0.1, 0.2]}, lengths=(90, 500),
                       variant="corrected")  # fmt: skip
     comparison = compare(full, either["corrected"])
@@ -142,13 +150,11 @@ def test_lengths_must_overlap():
 
 
 def test_differing_settings_are_listed():
-    names = tuple(f"scene{i:04d}" for i in range(40))
-    first, second = evaluation({}), evaluation({}, precision="bf16", size=224, sequences=names)
+    first, second = evaluation({}), evaluation({}, precision="bfloat16", size=224)
     settings = compare(first, second).settings
-    assert settings["precision"] == ("float32", "bf16")
+    assert settings["precision"] == ("float32", "bfloat16")
     assert settings["size"] == ("512", "224")
-    assert settings["sequences"][1].endswith("… (40)")
-    assert settings.keys() == {"precision", "size", "sequences"}
+    assert settings.keys() == {"precision", "size"}
     assert "| precision |" in comparison_text(compare(first, second))
 
 

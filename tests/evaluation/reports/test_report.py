@@ -7,19 +7,18 @@ import pytest
 
 from tests.evaluation.evaluations import FACTS, POSE, evaluation, pair
 from ttt3r.errors import SettingError
-from ttt3r.evaluation.reports.beside import published_beside
-from ttt3r.evaluation.reports.published import published_for
+from ttt3r.evaluation.reports.published import published_beside, published_for
 from ttt3r.evaluation.reports.report import latex, markdown
 from ttt3r.evaluation.reports.tables import (
-    Cell,
+    Best,
     Table,
     heading,
     latex_table,
     latex_text,
-    mark_best,
     markdown_table,
     markdown_text,
     percent,
+    ranked,
 )
 from ttt3r.evaluation.results import METRICS, Metric
 
@@ -53,7 +52,7 @@ def test_title_settings_and_facts():
     assert settings["model"] == "cut3r_512_dpt_4_64"
     assert settings["SHA-256"] == POSE.fingerprint
     assert settings["longer side of images"] == "512 pixels"
-    assert settings["precision"] == "float32" and settings["device"] == "cpu"
+    assert settings["precision"] == "float32"
     assert settings["frames"] == "90, 500"
     assert settings["commit"] == "abc1234" and settings["torch"] == "2.6.0"
     assert settings["processor"] == r"a \| b_c"
@@ -61,7 +60,9 @@ def test_title_settings_and_facts():
 
 def test_facts_that_differ_are_told_apart():
     first, second = pair()
-    second = dataclasses.replace(second, facts={**FACTS, "commit": "fff", "gpu": "H100"})
+    facts = {**FACTS, "commit": "fff", "gpu": "H100"}
+    entries = tuple(dataclasses.replace(entry, facts=facts) for entry in second.sequences)
+    second = dataclasses.replace(second, sequences=entries)
     settings = {row[0]: row[1] for row in rows(section(markdown([first, second]), "Settings"))}
     assert settings["commit"] == "overwrite: abc1234; ttt3r: fff"
     assert settings["gpu"] == "overwrite: unknown; ttt3r: H100"
@@ -87,7 +88,7 @@ def test_means_over_different_sequences_are_not_ranked():
     first = evaluation({"a_00": [0.1], "b_00": [0.9]}, rule="overwrite")
     second = evaluation({"a_00": [0.2], "b_00": ["failed: NaN"]})
     text = section(markdown([first, second]), "Results")
-    assert "**" not in text and "nothing is marked as best" in text
+    assert "**" not in text and "nothing is marked as best" in " ".join(text.split())
     assert rows(text)[1][5] == "n = 1, 1 failed"
     sequences = section(markdown([first, second]), "Sequences")
     assert ["mean", "0.500", "0.200"] in rows(sequences)
@@ -95,8 +96,9 @@ def test_means_over_different_sequences_are_not_ranked():
 
 def test_shorter_sequences_are_counted():
     found = evaluation({"a_00": [0.1]}, lengths=(90,))
-    short = dataclasses.replace(found.means[0], shorter=1)
-    text = markdown([dataclasses.replace(found, means=(short,))])
+    score = dataclasses.replace(found.sequences[0].scores[0], frames=77)
+    entry = dataclasses.replace(found.sequences[0], scores=(score,))
+    text = markdown([dataclasses.replace(found, sequences=(entry,))])
     assert "n = 1, 1 shorter" in text
 
 
@@ -129,7 +131,7 @@ def test_sequences_of_several_rules_stand_side_by_side():
 
 def test_depth_shows_weighted_and_plain_means():
     values = {"a": [0.1], "b": [0.2], "c": [0.6]}
-    found = evaluation(values, sequences=("a", "b", "c"), weights={"a": 8.0}, **KITTI)
+    found = evaluation(values, weights={"a": 8.0}, **KITTI)
     means = {row[0]: row[1] for row in rows(section(markdown([found]), "Sequences"))}
     assert means["mean, by valid pixels"] == "0.160"
     assert (means["mean"], means["median"]) == ("0.300", "0.200")
@@ -181,18 +183,24 @@ def test_what_was_not_measured_is_a_dash():
     found = evaluation({"a_00": [0.1]})
     score = dataclasses.replace(found.sequences[0].scores[0], frames_per_second=None)
     entry = dataclasses.replace(found.sequences[0], scores=(score,), peak_memory=None, seconds=None)
-    mean = dataclasses.replace(found.means[0], frames_per_second=None)
-    text = markdown([dataclasses.replace(found, sequences=(entry,), means=(mean,))])
+    text = markdown([dataclasses.replace(found, sequences=(entry,))])
     assert rows(section(text, "Time and memory")) == [["ttt3r", "-", "-", "-"]]
 
 
-def test_a_subset_and_an_unfinished_run_are_labelled():
+def test_a_subset_is_labelled_and_lists_of_sequences_may_differ():
     text = markdown([evaluation({"a_00": [0.1]}, complete=False)])
-    assert text.startswith("# Camera poses: scannet/stride3/1000 (published), 3 sequences of "
-                           "scannet, a subset\n")  # fmt: skip
-    assert "**A subset:**" in text and "**Not finished:** ttt3r has 1 of 3 sequences." in text
-    whole = markdown([evaluation({"a_00": [0.1], "b_00": [0.1], "c_00": [0.1]})])
-    assert "ubset" not in whole and "finished" not in whole
+    assert text.startswith(
+        "# Camera poses: scannet/stride3/1000 (published), 1 sequence of scannet, a subset\n"
+    )
+    assert "**A subset:**" in text
+    whole = evaluation({"a_00": [0.1], "b_00": [0.1], "c_00": [0.1]}, rule="overwrite")
+    assert "ubset" not in markdown([whole])
+    part = evaluation({"a_00": [0.1], "b_00": ["failed: unreadable"]}, complete=False)
+    text = markdown([whole, part])
+    assert "3 sequences of scannet" in text and "the sequences of ttt3r are not those" in text
+    settings = {row[0]: row[1] for row in rows(section(text, "Settings"))}
+    assert settings["sequences"] == "overwrite: 3, all that count; ttt3r: 2, a subset"
+    assert "cannot be ranked" in text and ["c_00", "0.100", "-"] in rows(section(text, "Sequences"))
 
 
 def test_plots_are_linked():
@@ -223,7 +231,7 @@ def test_what_cannot_stand_side_by_side(write):
     with pytest.raises(SettingError, match="no evaluation"):
         write([])
     with pytest.raises(SettingError, match="differ in precision, size"):
-        write([first, evaluation({}, lengths=(90, 500), size=224, precision="bf16")])
+        write([first, evaluation({}, lengths=(90, 500), size=224, precision="bfloat16")])
     with pytest.raises(SettingError, match="two evaluations are both ttt3r"):
         write([second, second])
 
@@ -236,9 +244,9 @@ def test_published_numbers_stand_beside_ones_own():
     text = section(markdown([evaluation(values)]), "Published numbers")
     assert "Comparable only with the published weights" in text
     found = {(row[1], row[-1].split(";")[0]): row for row in rows(text)}
-    ours = found["TTT3R", "R3 paper, Table 2, quoted"]
+    ours = found["TTT3R", "R3 paper (arXiv:2605.26519), Table 2, quoted"]
     assert ours[:3] == ["90", "TTT3R", "0.064 (+25.0 %)"]
-    assert found["VGGT (offline)", "R3 paper, Table 2, quoted"][2] == "0.035"
+    assert found["VGGT (offline)", "R3 paper (arXiv:2605.26519), Table 2, quoted"][2] == "0.035"
     assert "(" not in found["CUT3R", "CUT3R paper (arXiv:2501.12387), Table 3, quoted"][2]
     doubtful = found["TTT3R", "TTT3R paper (arXiv:2509.26645)"]
     assert "unconfirmed: from memory" in doubtful[-1]
@@ -249,13 +257,13 @@ def test_published_numbers_stand_beside_ones_own():
 def test_the_same_number_of_sequences_is_comparable():
     names = tuple(f"s{i}" for i in range(65))
     values = {name: [0.2 + 0.01 * i] for i, name in enumerate(names)}
-    found = evaluation(values, sequences=names, lengths=(1000,))
+    found = evaluation(values, lengths=(1000,))
     notes = {row.entry.title: row for row in published_beside([found])[0]}
     assert notes["TTT3R"].own == {"ate": pytest.approx(0.52)}
     assert notes["TTT3R, median"].own == {"ate": pytest.approx(0.52)}
     assert notes["CUT3R"].own == {} and notes["CUT3R"].note == ""
     values["s3"] = ["failed: NaN"]
-    found = evaluation(values, sequences=names, lengths=(1000,))
+    found = evaluation(values, lengths=(1000,))
     assert {row.note for row in published_beside([found])[0]} == {"not comparable: 1 failed here"}
 
 
@@ -263,7 +271,7 @@ def test_single_sequences_are_compared_even_in_a_subset():
     found = evaluation(
         {"heads/seq-01": [0.0337]},
         task="recon", protocol="7scenes/step2/200", data="7scenes", lengths=(200,),
-        sequences=("heads/seq-01",), complete=False,
+        complete=False,
     )  # fmt: skip
     (row,), reason = published_beside([found])
     assert row.entry.title == "TTT3R, heads/seq-01" and row.entry.n == 1
@@ -278,9 +286,7 @@ def test_several_sequences_are_averaged():
     names = tuple(f"{who}_{how}" for who in ("sitting", "walking") for how in short)
     values = {name: [0.1 if name.startswith("sitting") else 0.2] for name in names}
     values["walking_xyz"] = ["failed: NaN"]
-    found = evaluation(
-        values, protocol="tum-dynamics/stride1/1000", sequences=names, lengths=(1000,)
-    )
+    found = evaluation(values, protocol="tum-dynamics/stride1/1000", lengths=(1000,))
     beside = [row for row in published_beside([found])[0] if row.entry.rule == "ttt3r"]
     by = {row.entry.sequences[0]: row for row in beside if row.entry.sequences}
     assert by["sitting_static"].own == {"ate": pytest.approx(0.1)}
@@ -301,11 +307,10 @@ def test_only_a_rule_without_resets_is_the_published_method():
         ({"variant": "corrected"}, "follow the published protocol, but this is the corrected one"),
         ({"size": 224}, "images of 512 pixels, these with 224"),
         ({"complete": False}, "these over a subset"),
-        ({"sequences": ("a_00", "z_99")}, "some are not evaluated yet"),
     ],
 )
 def test_a_sentence_says_why_nothing_is_comparable(changes, reason):
-    found = evaluation({"a_00": [0.1]}, **{"sequences": ("a_00",), **changes})
+    found = evaluation({"a_00": [0.1]}, **changes)
     text = section(markdown([found]), "Published numbers")
     assert not rows(text)
     assert text.strip().startswith("Published numbers exist, but cannot be compared with these:")
@@ -324,7 +329,7 @@ def test_nothing_is_published():
 def test_latex_holds_the_same_numbers():
     names = tuple(f"s_{i}" for i in range(65))
     found = [
-        evaluation({n: [v] for n in names}, sequences=names, lengths=(500,), rule=rule)
+        evaluation({n: [v] for n in names}, lengths=(500,), rule=rule)
         for rule, v in (("overwrite", 0.5), ("damped(ttt3r, 0.5)", 0.25))
     ]
     text = latex(found)
@@ -335,7 +340,7 @@ def test_latex_holds_the_same_numbers():
     assert "Published numbers: re-run, github.com/szy233/TTT3R." in text
 
 
-@pytest.mark.parametrize("found", [pair(), (evaluation({"a": [0.1]}, sequences=("a",), **KITTI),)])
+@pytest.mark.parametrize("found", [pair(), (evaluation({"a": [0.1]}, **KITTI),)])
 def test_latex_is_well_formed(found):
     text = latex(found)
     assert text.isascii()
@@ -355,12 +360,12 @@ def test_latex_is_well_formed(found):
 def test_best_is_what_the_digits_show():
     low, high = Metric("a", "A", "", 2), Metric("b", "B", "", 2, "higher")
     values = [0.101, 0.104, None, 0.2]
-    assert [cell.bold for cell in mark_best(values, low)] == [True, True, False, False]
-    assert [cell.bold for cell in mark_best(values, high)] == [False, False, False, True]
-    assert [cell.text for cell in mark_best(values, low)] == ["0.10", "0.10", "-", "0.20"]
+    assert [isinstance(cell, Best) for cell in ranked(values, low)] == [True, True, False, False]
+    assert [isinstance(cell, Best) for cell in ranked(values, high)] == [False, False, False, True]
+    assert [str(cell) for cell in ranked(values, low)] == ["0.10", "0.10", "-", "0.20"]
     info = Metric("c", "C", "", 2, "none")
-    assert not any(cell.bold for cell in mark_best([1.0, 2.0], info))
-    assert not any(cell.bold for cell in mark_best([1.0, None], low))
+    assert not any(isinstance(cell, Best) for cell in ranked([1.0, 2.0], info))
+    assert not any(isinstance(cell, Best) for cell in ranked([1.0, None], low))
 
 
 def test_headings():
@@ -377,7 +382,7 @@ def test_percent():
 
 
 def test_markdown_lines_up_and_shows_text_as_it_is():
-    rows = ((Cell("a|b"), Cell("1", bold=True)), (Cell("<b>*x*\n`y`"), Cell("-")))
+    rows = (("a|b", Best("1")), ("<b>*x*\n`y`", "-"))
     text = markdown_table(Table(("name", "δ"), (rows,)))
     assert text.splitlines() == [
         r"| name            |     δ |",
@@ -393,7 +398,7 @@ def test_latex_shows_text_as_it_is():
         r"50 \% of a\_b \& \#1 \{x\} \textasciitilde{} \textasciicircum{} "
         r"\textbackslash{} \$"
     )
-    table = latex_table(Table(("a_b", "c (d)"), (((Cell("x&y"), Cell("1", True)),), ())))
+    table = latex_table(Table(("a_b", "c (d)"), ((("x&y", Best("1")),), ())))
     assert r"a\_b & \shortstack{c\\(d)} \\" in table
     assert r"x\&y & \textbf{1} \\" in table
     assert table.count(r"\midrule") == 1
@@ -408,10 +413,10 @@ def test_every_title_can_be_printed():
 
 def test_what_needs_no_image_stands_beside_the_results():
     found = evaluation({"a_00": [0.1, 0.2]}, lengths=(90, 500))
-    values = [mean.metrics["ate_static"] for mean in found.means]
-    section = markdown([found]).split("## Without looking")[1].split("##")[0]
+    values = [mean.metrics["ate_static"] for mean in found.means]  # all baselines are alike here
+    section = markdown([found]).split("## Baselines without images")[1].split("##")[0]
     assert "never moves" in section
     for length, value in zip((90, 500), values, strict=True):
         assert re.search(rf"\| *{length} \| *{value:.3f} \|", section)
     failed = evaluation({"a_00": ["failed: NaN"]}, lengths=(90,))
-    assert "Without looking" not in markdown([failed])
+    assert "Baselines without images" not in markdown([failed])

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
+from tests.evaluation.arrays import array_sequence
 from tests.evaluation.tasks.told import POLICY, protocol, scene, show
 from ttt3r.errors import InputError
 from ttt3r.evaluation.metrics.depth import METRICS, depth_errors, resize_depth
 from ttt3r.evaluation.protocols import DEPTH_RULES
 from ttt3r.evaluation.results import DEPTH_ALIGNMENTS
 from ttt3r.evaluation.results import METRICS as REPORTED
-from ttt3r.evaluation.sequences import ArraySequence
+from ttt3r.evaluation.sequences import Sequence
 from ttt3r.evaluation.tasks.depth import MAPS, DepthRecorder
 
 
@@ -75,19 +76,42 @@ def test_the_best_constant_is_reported(tmp_path):
     shown.close()
 
 
+@pytest.mark.parametrize("size", [(48, 64), (96, 128)])
 @pytest.mark.parametrize("variant", ["published", "corrected"])
-def test_a_prediction_that_is_not_finite_is_a_failure(tmp_path, variant):
+def test_a_prediction_that_is_not_finite_is_a_failure_where_it_counts(tmp_path, variant, size):
     def predict(index, true, frame):
         told = wavy(index, true, frame)
-        told["points"][0, 0, 2] = np.inf if index == 2 else 1.0
+        if size == (48, 64):  # in larger maps the pixel reaches known truth
+            told["points"][0, 0, 2] = np.inf
+        if index == 2:
+            told["points"][20, 20, 2] = np.nan
         return told
 
-    shown = show(recorder(tmp_path, scene(4), variant), predict)
-    assert shown.score(2).status == "ok"
+    shown = show(recorder(tmp_path, scene(4, size), variant), predict)
+    plain = show(recorder(tmp_path, scene(2, size), variant), wavy)
+    assert shown.score(2).metrics == pytest.approx(plain.score(2).metrics)
     outcome = shown.score(4)
     assert outcome.status == "failed"
-    assert outcome.note == "1 predicted depths are not finite, the first in frame 2"
+    assert "predicted depths are not finite, the first in frame 2" in outcome.note
     shown.close()
+    plain.close()
+
+
+def test_memory_does_not_grow_while_a_clip_waits_for_its_look(tmp_path):
+    """A network that looks once answers when all frames are prepared."""
+    import tracemalloc
+
+    peaks = []
+    for frames in (10, 40):
+        sequence = scene(frames, (120, 160))
+        waiting = recorder(tmp_path, sequence)
+        tracemalloc.start()
+        for true in sequence:
+            waiting.prepare(true)
+        peaks.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+        waiting.close()
+    assert peaks[1] < peaks[0] + 30 * 120 * 160  # less than a byte a pixel of what was added
 
 
 def test_a_prediction_of_nothing_is_a_failure(tmp_path):
@@ -103,11 +127,11 @@ def test_a_prediction_of_nothing_is_a_failure(tmp_path):
 def test_truth_without_a_valid_pixel_is_dropped_and_absent_truth_an_error(tmp_path):
     base = scene(2)
     images = np.stack([true.image for true in base])
-    empty = ArraySequence("empty", images, np.zeros((2, 48, 64), np.float32))
+    empty = array_sequence("empty", images, np.zeros((2, 48, 64), np.float32))
     shown = show(recorder(tmp_path, empty), wavy)
     assert shown.score(2).status == "dropped"
     shown.close()
-    absent = recorder(tmp_path, ArraySequence("absent", images))
+    absent = recorder(tmp_path, array_sequence("absent", images))
     with pytest.raises(InputError, match="frame 0 of absent has no true depth"):
         show(absent, wavy)
     absent.close()
@@ -128,17 +152,11 @@ def test_frames_for_the_figures_are_kept(tmp_path):
 
 
 def test_frames_of_different_sizes_may_follow_each_other(tmp_path):
-    class Mixed:
-        name = "mixed"
+    def read(item):
+        return next(iter(item))
 
-        def __len__(self):
-            return 2
-
-        def __iter__(self):
-            yield next(iter(scene(1, (48, 64))))
-            yield next(iter(scene(1, (96, 128))))
-
-    shown = show(recorder(tmp_path, Mixed()), wavy)
+    mixed = Sequence("mixed", [scene(1, (48, 64)), scene(1, (96, 128))], read)
+    shown = show(recorder(tmp_path, mixed), wavy)
     assert shown.score(2).status == "ok"
     shown.keep()
     shown.close()

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
+from tests.evaluation.arrays import array_sequence
 from tests.evaluation.tasks.told import POLICY, protocol, scene, show
 from ttt3r.evaluation.metrics.pairs import pair_accuracy
 from ttt3r.evaluation.metrics.trajectory import trajectory_errors
-from ttt3r.evaluation.sequences import ArraySequence
-from ttt3r.evaluation.tasks.pose import PoseRecorder, read_trajectories
+from ttt3r.evaluation.results import METRICS
+from ttt3r.evaluation.sequences import Sequence
+from ttt3r.evaluation.tasks.pose import PoseRecorder
+from ttt3r.evaluation.text import read_tum
 
 
 def recorder(folder, sequence, variant="published"):
@@ -29,12 +32,12 @@ def noisy(seed=0, size=0.05):
     return predict
 
 
-def without(sequence, *frames) -> ArraySequence:
+def without(sequence, *frames) -> Sequence:
     """The sequence, with these poses unknown."""
     poses = truth_of(sequence)
     poses[list(frames)] = -np.inf
     images = np.stack([true.image for true in sequence])
-    return ArraySequence(sequence.name, images, None, poses, None)
+    return array_sequence(sequence.name, images, None, poses, None)
 
 
 def test_every_length_has_the_errors_of_its_frames(tmp_path):
@@ -53,10 +56,14 @@ def test_every_length_has_the_errors_of_its_frames(tmp_path):
         centred = centred - centred.mean(0)
         still = np.sqrt(np.square(centred).sum(1).mean())
         assert outcome.metrics["ate_static"] == pytest.approx(still)
+        # The fit of a similarity makes any path better than none, a random one too.
+        assert 0.3 * still < outcome.metrics["ate_walk"] < still
+        assert outcome.metrics["rotation_static"] > outcome.metrics["rotation"]
+        assert set(outcome.metrics) == {metric.key for metric in METRICS["pose"]}
         pairs = pair_accuracy(estimate[:frames], truth_of(sequence)[:frames])
-        assert outcome.metrics["auc_30"] == 100.0 * pairs.auc
-        assert outcome.metrics["rra_15"] == 100.0 * pairs.rra[15.0] == 100.0  # turned as the truth
-        assert outcome.metrics["rta_15"] == 100.0 * pairs.rta[15.0]
+        assert outcome.metrics["auc_30"] == pairs.auc
+        assert outcome.metrics["rra_15"] == pairs.rra[15.0] == 1.0  # turned as the truth
+        assert outcome.metrics["rta_15"] == pairs.rta[15.0]
 
 
 def test_published_results_drop_a_sequence_and_corrected_ones_a_pose(tmp_path):
@@ -71,7 +78,7 @@ def test_published_results_drop_a_sequence_and_corrected_ones_a_pose(tmp_path):
     errors = trajectory_errors(np.stack(corrected.estimate), np.stack(corrected.truth), valid=known)
     assert outcome.metrics["ate"] == errors.ate
     pairs = pair_accuracy(np.stack(corrected.estimate), np.stack(corrected.truth), valid=known)
-    assert outcome.metrics["auc_30"] == 100.0 * pairs.auc and pairs.pairs == 55
+    assert outcome.metrics["auc_30"] == pairs.auc and pairs.pairs == 55
     assert outcome.note == "1 of 12 true poses are unknown and masked"
 
 
@@ -112,7 +119,7 @@ def test_a_prediction_that_allows_no_alignment_is_a_failure(tmp_path, variant):
 def test_trajectories_are_kept_in_the_usual_format(tmp_path):
     shown = show(recorder(tmp_path, without(scene(5), 2), "corrected"), noisy())
     shown.keep()
-    estimate, truth = read_trajectories(tmp_path)
+    estimate, truth = (read_tum(tmp_path / name)[1] for name in ("estimate.txt", "truth.txt"))
     assert estimate == pytest.approx(np.stack(shown.estimate), abs=1e-6)
     known = [0, 1, 3, 4]
     assert truth[known] == pytest.approx(np.stack(shown.truth)[known], abs=1e-6)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.evaluation.arrays import array_sequence
 from tests.evaluation.tasks.told import POLICY, protocol, scene, show
 from ttt3r.evaluation.results import METRICS
-from ttt3r.evaluation.sequences import ArraySequence
 from ttt3r.evaluation.tasks.recon import CLOUDS, ReconRecorder
 from ttt3r.evaluation.views import prepare_view, unproject
 from ttt3r.types import Prediction
@@ -66,7 +66,9 @@ def test_a_prediction_that_is_not_finite_is_a_failure(tmp_path):
     sequence = scene(3)
 
     def spoil(index, points):
-        points[0, 0, 0] = np.nan if index == 2 else 0.0
+        points[0, 0] = np.nan  # where the truth is unknown, which does not matter
+        if index == 2:
+            points[20, 20, 1] = np.nan
         return points
 
     shown = show(recorder(tmp_path, sequence), told_truth(sequence, spoil=spoil))
@@ -91,13 +93,13 @@ def test_truth_that_is_not_there(tmp_path):
     poses = np.stack([true.world_from_camera for true in whole])
     matrices = np.stack([true.intrinsics for true in whole])
     depth = np.zeros((2, 48, 64), np.float32)
-    empty = ArraySequence("empty", images, depth, poses, matrices)
+    empty = array_sequence("empty", images, depth, poses, matrices)
     shown = show(recorder(tmp_path, empty), told_truth(empty))
     assert shown.score(2).status == "dropped"
     shown.close()
     depth = np.zeros((2, 48, 64), np.float32)
     depth[:, :4] = 2.0  # known outside of what is scored
-    outside = ArraySequence("outside", images, depth, poses, matrices)
+    outside = array_sequence("outside", images, depth, poses, matrices)
     shown = show(recorder(tmp_path, outside), told_truth(outside))
     assert shown.score(2).status == "dropped" and "inside the squares" in shown.score(2).note
     shown.close()
@@ -110,7 +112,7 @@ def test_a_view_of_unknown_pose(tmp_path, variant, lost):
     true = list(whole)
     poses = np.stack([frame.world_from_camera for frame in true])
     poses[lost] = np.nan
-    sequence = ArraySequence(
+    sequence = array_sequence(
         "lost",
         np.stack([frame.image for frame in true]),
         np.stack([frame.depth for frame in true]),
@@ -121,7 +123,7 @@ def test_a_view_of_unknown_pose(tmp_path, variant, lost):
     shown = ReconRecorder(protocol("recon", variant), sequence, POLICY, tmp_path)
     for index, (frame, known) in enumerate(zip(sequence, true, strict=True)):
         points = told(index, known, shown.prepare(frame))["world_points"]
-        shown.take(Prediction(index, 0.0, world_points=torch.from_numpy(points)))
+        shown.take(Prediction(index=index, timestamp=0.0, world_points=torch.from_numpy(points)))
     outcome = shown.score(4)
     if variant == "corrected" and lost:
         assert outcome.status == "ok" and outcome.metrics["chamfer"] < 1e-5

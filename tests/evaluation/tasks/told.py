@@ -3,16 +3,17 @@
 import numpy as np
 import torch
 
+from tests.evaluation.arrays import array_sequence
 from tests.evaluation.trajectories import random_trajectory
 from ttt3r.evaluation.protocols import Protocol
-from ttt3r.evaluation.sequences import ArraySequence
-from ttt3r.types import ImagePolicy, Prediction
+from ttt3r.evaluation.sequences import Sequence
+from ttt3r.types import Prediction, Preparation
 
-POLICY = ImagePolicy(64, 16)
+POLICY = Preparation(64, 16)
 MATRIX = np.array([[60.0, 0, 31.5], [0, 60.0, 23.5], [0, 0, 1]])
 
 
-def scene(frames=6, size=(48, 64), seed=3) -> ArraySequence:
+def scene(frames=6, size=(48, 64), seed=3) -> Sequence:
     """Random images, smooth depth with unknown places, random poses."""
     random = np.random.default_rng(seed)
     v, u = np.mgrid[: size[0], : size[1]] / size[1]
@@ -22,7 +23,7 @@ def scene(frames=6, size=(48, 64), seed=3) -> ArraySequence:
     depth[:, :, 40:44] = np.nan
     matrix = MATRIX.copy()
     matrix[:2] *= size[1] / 64
-    return ArraySequence(
+    return array_sequence(
         "told",
         random.integers(0, 256, (frames, *size, 3), np.uint8),
         depth,

@@ -1,24 +1,25 @@
 """What every dataset reader has in common."""
 
 import abc
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
+from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Float64
 
 from ttt3r.errors import InputError
-from ttt3r.evaluation.sequences import Sequence as FrameSequence
-from ttt3r.evaluation.sequences import TrueFrame, content_digest, read_depth
-from ttt3r.sources.images import read_image
+from ttt3r.evaluation.sequences import Item, Sequence, TrueFrame, read_depth
+from ttt3r.evaluation.text import require
+from ttt3r.sources.images import read_pixels
 
 Task = Literal["pose", "depth", "recon"]
 Variant = Literal["published", "corrected"]
-
-DepthReader = Callable[[Path], Float[np.ndarray, "height width"]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Selection:
             the intrinsics. Readers do not open what the task does not take.
         stride: every how many-th frame.
         frames: at most this many, counted after the stride; None for all.
-        variant: "published" selects frames as published results did, with their oddities,
-            "corrected" without these.
+        variant: "published" selects frames as published results did, with their oddities;
+            "corrected" does without these.
     """
 
     task: Task
@@ -39,9 +40,16 @@ class Selection:
     frames: int | None = None
     variant: Variant = "published"
 
+    def pick(self, things: Items[T]) -> Items[T]:
+        """Return every `stride`-th thing, of these the first `frames`."""
+        return things[:: self.stride][: self.frames]
+
 
 class Dataset(abc.ABC):
     """A collection of sequences, in the layout its owners distribute.
+
+    A reader describes itself by the attributes below and returns the frames of one sequence in
+    `items`. Every InputError that it raises is completed with `tree` and `page`.
 
     Attributes:
         name: what protocols call it.
@@ -49,6 +57,10 @@ class Dataset(abc.ABC):
         page: where its owners give it away.
         tree: what the folder must contain, as a drawing.
         tasks: what can be measured on it.
+        names: sequences of published tables, in their order.
+        prefix: what the names of all its folders begin with; short names leave it out.
+        above: folder in which archives put all sequences; looked into where it exists.
+        intrinsics: pinhole matrix of all images, pixels; None if it differs or is unknown.
         needs_root: whether it lies in a folder; False if it is made on the fly.
     """
 
@@ -57,9 +69,12 @@ class Dataset(abc.ABC):
     page: ClassVar[str]
     tree: ClassVar[str]
     tasks: ClassVar[tuple[Task, ...]]
+    names: ClassVar[tuple[str, ...]] = ()
+    prefix: ClassVar[str] = ""
+    above: ClassVar[str] = "."
+    intrinsics: ClassVar[Float64[np.ndarray, "3 3"] | None] = None
     needs_root: ClassVar[bool] = True
 
-    @abc.abstractmethod
     def sequences(self, root: Path, task: Task) -> tuple[str, ...]:
         """Return the names of the sequences that published tables contain, in their order.
 
@@ -68,15 +83,59 @@ class Dataset(abc.ABC):
         Raises:
             InputError: if there is no list and `root` holds no sequence.
         """
+        return self.names
 
-    @abc.abstractmethod
-    def open(self, root: Path, sequence: str, selection: Selection) -> FrameSequence:
+    def open(self, root: Path, sequence: str, selection: Selection) -> Sequence:
         """Open a sequence; its frames are read one by one while it is iterated over.
+
+        Args:
+            root: folder of the dataset.
+            sequence: its name, with or without `prefix`.
+            selection: which frames.
 
         Raises:
             InputError: if it is missing, incomplete or damaged; the message shows `tree` and
                 `page`.
         """
+        name = sequence.removeprefix(self.prefix)
+        with self._explained():
+            above = require(root) / self.above
+            items = self.items(above if above.is_dir() else root, name, selection)
+            if selection.task == "pose":
+                items = [dataclasses.replace(item, depth=None) for item in items]
+            for path in (path for item in items for path in (item.image, item.depth)):
+                if path is not None:
+                    require(path)
+        return Sequence(name, items, self.frame)
+
+    @abc.abstractmethod
+    def items(self, root: Path, name: str, selection: Selection) -> list[Item]:
+        """Return the selected frames of a sequence, at least one.
+
+        Raises:
+            InputError: if it is missing, incomplete or damaged.
+        """
+
+    def read_depth(self, path: Path) -> Float[np.ndarray, "height width"]:
+        """Read a file of true depth, metres, 0 where unknown."""
+        return read_depth(path)
+
+    def frame(self, item: Item) -> TrueFrame:
+        """Read a frame.
+
+        Raises:
+            InputError: if a file cannot be read.
+        """
+        with self._explained():
+            image, alpha = read_pixels(item.image)
+            return TrueFrame(
+                image=image,
+                timestamp=item.timestamp,
+                depth=None if item.depth is None else self.read_depth(item.depth),
+                world_from_camera=item.world_from_camera,
+                intrinsics=self.intrinsics if item.intrinsics is None else item.intrinsics,
+                alpha=alpha,
+            )
 
     @classmethod
     def error(cls, problem: str) -> InputError:
@@ -86,91 +145,9 @@ class Dataset(abc.ABC):
             f"Get it from {cls.page}"
         )
 
-    def require(self, path: Path) -> Path:
-        """Return a path that exists.
-
-        Raises:
-            InputError: if it does not.
-        """
-        if not path.exists():
-            raise self.error(f"{path} does not exist.")
-        return path
-
-
-@dataclass(frozen=True)
-class Item:
-    """Where one frame lies.
-
-    Attributes:
-        image: file of the image.
-        timestamp: seconds, from an origin of the sequence's own.
-        world_from_camera: true pose; None if unknown.
-        depth: file of the true depth; None if there is none or nobody asked for it.
-        intrinsics: pinhole matrix, pixels, where it differs from frame to frame.
-    """
-
-    image: Path
-    timestamp: float
-    world_from_camera: Float64[np.ndarray, "4 4"] | None = None
-    depth: Path | None = None
-    intrinsics: Float64[np.ndarray, "3 3"] | None = None
-
-
-class FileSequence:
-    """A sequence whose frames are files, read when their turn comes.
-
-    Args:
-        name: what to call it.
-        items: one per frame, in order.
-        read_depth: turns a depth file into metres, 0 where unknown.
-        intrinsics: pinhole matrix of the images without one of their own, pixels; None if unknown.
-        error: makes an error of a problem with a file; see `Dataset.error`.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        items: Sequence[Item],
-        read_depth: DepthReader = read_depth,
-        intrinsics: Float64[np.ndarray, "3 3"] | None = None,
-        error: Callable[[str], InputError] = InputError,
-    ) -> None:
-        self.name = name
-        self.items = tuple(items)
-        self._read_depth, self._intrinsics, self._error = read_depth, intrinsics, error
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @property
-    def digest(self) -> str:
-        """What tells this sequence from others of its name; see `content_digest`."""
-        files = [path for item in self.items for path in (item.image, item.depth)]
-        known = [
-            array for item in self.items for array in (item.world_from_camera, item.intrinsics)
-        ]
-        return content_digest(files, [*known, self._intrinsics])
-
-    def __iter__(self) -> Iterator[TrueFrame]:
-        for item in self.items:
-            yield TrueFrame(
-                image=self._read(read_image, item.image),
-                timestamp=item.timestamp,
-                depth=None if item.depth is None else self._read(self._read_depth, item.depth),
-                world_from_camera=item.world_from_camera,
-                intrinsics=self._intrinsics if item.intrinsics is None else item.intrinsics,
-            )
-
-    def _read(self, read: Callable[[Path], Any], path: Path) -> Any:
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
         try:
-            return read(path)
+            yield
         except InputError as error:
-            raise self._error(f"{error}.") from error
-
-
-def select(items: Sequence[Item], selection: Selection) -> list[Item]:
-    """Return every `stride`-th item, of these the first `frames`; without depth for "pose"."""
-    chosen = list(items[:: selection.stride][: selection.frames])
-    if selection.task == "pose":
-        return [dataclasses.replace(item, depth=None) for item in chosen]
-    return chosen
+            raise self.error(f"{str(error).rstrip('.')}.") from error

@@ -1,29 +1,22 @@
 """KITTI's annotated depth: streets as a laser scanner saw them from a moving car."""
 
-from functools import partial
 from pathlib import Path
 
-from ttt3r.evaluation.datasets.base import Dataset, FileSequence, Item, Selection, Task, select
-from ttt3r.evaluation.sequences import list_files, read_depth
+import numpy as np
+from jaxtyping import Float
 
-DRIVES = (
-    "2011_09_26_drive_0002_sync",
-    "2011_09_26_drive_0005_sync",
-    "2011_09_26_drive_0013_sync",
-    "2011_09_26_drive_0020_sync",
-    "2011_09_26_drive_0023_sync",
-    "2011_09_26_drive_0036_sync",
-    "2011_09_26_drive_0079_sync",
-    "2011_09_26_drive_0095_sync",
-    "2011_09_26_drive_0113_sync",
-    "2011_09_28_drive_0037_sync",
-    "2011_09_29_drive_0026_sync",
-    "2011_09_30_drive_0016_sync",
-    "2011_10_03_drive_0047_sync",
-)
-DATE = slice(0, len("2011_09_26"))
-DEPTH_FOLDERS = ("val", "data_depth_annotated/val")
-RAW_FOLDERS = ("", "raw")
+from ttt3r.errors import InputError
+from ttt3r.evaluation.datasets.base import Dataset, Selection
+from ttt3r.evaluation.sequences import Item, read_depth
+from ttt3r.evaluation.text import list_files, require
+
+DRIVES = {
+    "2011_09_26": ("0002", "0005", "0013", "0020", "0023", "0036", "0079", "0095", "0113"),
+    "2011_09_28": ("0037",),
+    "2011_09_29": ("0026",),
+    "2011_09_30": ("0016",),
+    "2011_10_03": ("0047",),
+}
 METRES_PER_STEP = 1 / 256
 RATE = 10.0  # frames per second
 
@@ -33,7 +26,8 @@ class Kitti(Dataset):
 
     The depth is sparse, and begins at frame 5 of a drive. Each depth map goes with the colour image
     of the same number; where that is missing, published preparations went on with unequal numbers
-    of images and maps, while this reader refuses. Both variants are the same otherwise.
+    of images and maps, while this reader refuses. Time is counted from the first image at 10 frames
+    per second. Both variants are the same.
     """
 
     name = "kitti"
@@ -51,30 +45,29 @@ class Kitti(Dataset):
                             raw data, synchronised and rectified: left colour camera
                             (also found as raw/2011_09_26/…)"""
     tasks = ("depth",)
+    names = tuple(f"{date}_drive_{drive}_sync" for date, all_ in DRIVES.items() for drive in all_)
 
-    def sequences(self, root: Path, task: Task) -> tuple[str, ...]:
-        """Return the 13 drives."""
-        return DRIVES
-
-    def open(self, root: Path, sequence: str, selection: Selection) -> FileSequence:
-        """Open a drive; time is counted from its first image at 10 frames per second."""
-        maps = self._folder(root, DEPTH_FOLDERS, f"{sequence}/proj_depth/groundtruth/image_02")
-        images = self._folder(root, RAW_FOLDERS, f"{sequence[DATE]}/{sequence}/image_02/data")
-        items = [
-            Item(image=images / path.name, timestamp=int(path.stem) / RATE, depth=path)
-            for path in list_files(maps, (".png",))
-            if path.stem.isdecimal()
-        ]
-        if not items:
-            raise self.error(f"{maps} holds no depth maps.")
-        chosen = select(items, selection)
-        for item in chosen:
-            self.require(item.image)
-        return FileSequence(
-            sequence, chosen, partial(read_depth, unit=METRES_PER_STEP), error=self.error
+    def items(self, root: Path, name: str, selection: Selection) -> list[Item]:
+        """Return the frames of a drive that have annotated depth."""
+        date = name[: len("2011_09_26")]
+        maps = _first_of(
+            root, ("val", "data_depth_annotated/val"), f"{name}/proj_depth/groundtruth/image_02"
         )
+        images = _first_of(root, ("", "raw"), f"{date}/{name}/image_02/data")
+        depths = [path for path in list_files(maps, (".png",)) if path.stem.isdecimal()]
+        if not depths:
+            raise InputError(f"{maps} holds no depth maps")
+        return [
+            Item(images / path.name, int(path.stem) / RATE, depth=path)
+            for path in selection.pick(depths)
+        ]
 
-    def _folder(self, root: Path, places: tuple[str, ...], rest: str) -> Path:
-        """The first of the places that there is."""
-        found = [root / place / rest for place in places if (root / place / rest).is_dir()]
-        return found[0] if found else self.require(root / places[0] / rest)
+    def read_depth(self, path: Path) -> Float[np.ndarray, "height width"]:
+        """Read a depth map in steps of 1/256 m."""
+        return read_depth(path, METRES_PER_STEP)
+
+
+def _first_of(root: Path, places: tuple[str, ...], rest: str) -> Path:
+    """Return the first of the places that exists."""
+    found = [root / place / rest for place in places if (root / place / rest).is_dir()]
+    return found[0] if found else require(root / places[0] / rest)

@@ -4,24 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 
 from ttt3r.errors import InputError
-from ttt3r.evaluation.datasets.base import Dataset, FileSequence, Item, Selection, Task, select
+from ttt3r.evaluation.datasets.base import Dataset, Selection
 from ttt3r.evaluation.datasets.seven_scenes import read_near_depth
-from ttt3r.evaluation.sequences import list_files, read_numbers
+from ttt3r.evaluation.sequences import Item
+from ttt3r.evaluation.text import list_files, read_numbers, require
 
-SCENES = (
-    "breakfast_room",
-    "complete_kitchen",
-    "green_room",
-    "grey_white_room",
-    "kitchen",
-    "morning_apartment",
-    "staircase",
-    "thin_geometry",
-    "whiteroom",
-)
 FOCAL = 554.2562584220408  # pixels: 60 degrees over 640 columns
 CENTER = (320.0, 240.0)
 OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])  # and back: the camera's y and z turn round
@@ -50,70 +40,68 @@ class Nrgbd(Dataset):
                             (nan where unknown)
       focal.txt             optional: focal length in pixels"""
     tasks = ("recon", "pose")
+    names = (
+        *("breakfast_room", "complete_kitchen", "green_room", "grey_white_room", "kitchen"),
+        *("morning_apartment", "staircase", "thin_geometry", "whiteroom"),
+    )
 
-    def sequences(self, root: Path, task: Task) -> tuple[str, ...]:
-        """Return the nine rooms in the order of their names."""
-        return SCENES
-
-    def open(self, root: Path, sequence: str, selection: Selection) -> FileSequence:
-        """Open a room."""
-        folder = self.require(root / sequence)
-        items = self._items(folder, selection.variant == "published")
-        stride = max(1, min(selection.stride, len(items) // 2))
-        chosen = select(items, replace(selection, stride=stride))
-        for item in chosen:
-            if item.depth is not None:
-                self.require(item.depth)
-        return FileSequence(
-            sequence, chosen, read_near_depth, self._intrinsics(folder), error=self.error
-        )
-
-    def _items(self, folder: Path, identity_for_unknown: bool) -> list[Item]:
-        """All images in the order of their numbers, which say little about that of their names."""
-        images = {
-            int(number): path
-            for path in list_files(folder / "images", (".png",))
-            if (number := path.stem.removeprefix("img")).isdecimal() and path.stem != number
-        }
-        if not images:
-            raise self.error(f"{folder / 'images'} holds no images.")
-        gaps = sorted(set(range(len(images))) - set(images))
-        if gaps:
-            raise self.error(f"{folder / 'images' / f'img{gaps[0]}.png'} does not exist.")
-        poses = self._numbers(folder / "poses.txt", 4)
+    def items(self, root: Path, name: str, selection: Selection) -> list[Item]:
+        """Return the images of a room in the order of their numbers."""
+        folder = require(root / name)
+        images = _images(folder / "images")
+        poses = read_numbers(folder / "poses.txt", 4)
         if len(poses) != 4 * len(images):
-            raise self.error(
-                f"{folder / 'poses.txt'} has {len(poses)} lines for {len(images)} images, "
-                "not 4 for each."
+            raise InputError(
+                f"{folder / 'poses.txt'} has {len(poses)} lines for {len(images)} images, not 4 "
+                "for each"
             )
-        return [
+        intrinsics = _intrinsics(folder / "focal.txt")
+        published = selection.variant == "published"
+        items = [
             Item(
                 images[i],
                 float(i),
-                _opencv_pose(pose, identity_for_unknown),
+                _opencv_pose(pose, identity_for_unknown=published),
                 folder / "depth" / f"depth{i}.png",
+                intrinsics,
             )
             for i, pose in enumerate(poses.reshape(-1, 4, 4))
         ]
+        stride = max(1, min(selection.stride, len(items) // 2))
+        return list(replace(selection, stride=stride).pick(items))
 
-    def _intrinsics(self, folder: Path) -> Float64[np.ndarray, "3 3"]:
-        focal = FOCAL
-        if (folder / "focal.txt").exists():
-            rows = self._numbers(folder / "focal.txt", 1)
-            if len(rows) != 1 or not 0 < rows[0, 0] < np.inf:
-                raise self.error(f"{folder / 'focal.txt'} is not one focal length in pixels.")
-            focal = float(rows[0, 0])
-        return np.array([[focal, 0.0, CENTER[0]], [0.0, focal, CENTER[1]], [0.0, 0.0, 1.0]])
+    def read_depth(self, path: Path) -> Float[np.ndarray, "height width"]:
+        """Read a depth map as those of 7-Scenes are read."""
+        return read_near_depth(path)
 
-    def _numbers(self, path: Path, columns: int) -> Float64[np.ndarray, "rows columns"]:
-        try:
-            return read_numbers(self.require(path), columns, hint="unpack the room again")
-        except InputError as error:
-            raise self.error(f"{error}.") from error
+
+def _images(folder: Path) -> dict[int, Path]:
+    """Return all images by their numbers, which begin at 0 and have no gap."""
+    images = {
+        int(number): path
+        for path in list_files(folder, (".png",))
+        if (number := path.stem.removeprefix("img")).isdecimal() and path.stem != number
+    }
+    if not images:
+        raise InputError(f"{folder} holds no images")
+    for number in range(len(images)):
+        if number not in images:
+            raise InputError(f"{folder / f'img{number}.png'} does not exist")
+    return images
+
+
+def _intrinsics(path: Path) -> Float64[np.ndarray, "3 3"]:
+    focal = FOCAL
+    if path.exists():
+        rows = read_numbers(path, 1)
+        if len(rows) != 1 or not 0 < rows[0, 0] < np.inf:
+            raise InputError(f"{path} is not one focal length in pixels")
+        focal = float(rows[0, 0])
+    return np.array([[focal, 0.0, CENTER[0]], [0.0, focal, CENTER[1]], [0.0, 0.0, 1.0]])
 
 
 def _opencv_pose(
-    stored: Float64[np.ndarray, "4 4"], identity_for_unknown: bool
+    stored: Float64[np.ndarray, "4 4"], *, identity_for_unknown: bool
 ) -> Float64[np.ndarray, "4 4"] | None:
     if not np.isfinite(stored).all():
         if not identity_for_unknown:

@@ -2,15 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Float64
+from ttt3r.errors import InputError
+from ttt3r.evaluation.datasets.base import Dataset, Selection
+from ttt3r.evaluation.sequences import Item, known
+from ttt3r.evaluation.text import list_files, read_matrix, require
 
-from ttt3r.evaluation.datasets.base import Dataset, FileSequence, Item, Selection, Task
-from ttt3r.evaluation.sequences import list_files, read_numbers
-
-SCENES = tuple(f"scene{number:04d}_00" for number in range(707, 807))
 FRAMES_PER_SECOND = 30.0
-ABOVE = "scans_test"  # the folder that the owners' download script makes for these scenes
 
 
 class ScanNet(Dataset):
@@ -35,51 +32,35 @@ class ScanNet(Dataset):
 Downloads are files named *.sens, from which the owners' SensReader (the one in Python, reader.py)
 exports these folders."""
     tasks = ("pose",)
+    names = tuple(f"scene{number:04d}_00" for number in range(707, 807))
+    above = "scans_test"  # the folder that the owners' download script makes for these scenes
 
-    def sequences(self, root: Path, task: Task) -> tuple[str, ...]:
-        """Return the names of the hundred test scenes."""
-        return SCENES
-
-    def open(self, root: Path, sequence: str, selection: Selection) -> FileSequence:
-        """Open a scene.
-
-        Raises:
-            InputError: if it is missing, incomplete or damaged; the message shows `tree` and
-                `page`.
-        """
-        above = self.require(root) / ABOVE
-        folder = self.require((above if above.is_dir() else root) / sequence)
-        images = self._numbered(self.require(folder / "color"), ".jpg")
-        poses = self._numbered(self.require(folder / "pose"), ".txt")
+    def items(self, root: Path, name: str, selection: Selection) -> list[Item]:
+        """Return the selected frames of a scene; no other pose is read."""
+        folder = require(root / name)
+        images = _numbered(require(folder / "color"), ".jpg")
+        poses = _numbered(require(folder / "pose"), ".txt")
         depths = list_files(folder / "depth", (".png",))
         count = min(len(images), len(poses), len(depths) or len(images))
-        frames = count // selection.stride
-        if selection.frames is not None:
-            frames = min(frames, selection.frames)
-        if not frames:
-            raise self.error(
+        whole = count // selection.stride * selection.stride
+        if not whole:
+            raise InputError(
                 f"{folder} has {len(images)} images and {len(poses)} poses, of which no frame "
-                f"remains with stride {selection.stride}."
+                f"remains with stride {selection.stride}"
             )
         items = []
-        for i in range(0, frames * selection.stride, selection.stride):
-            (number, image), (other, pose) = images[i], poses[i]
+        for image, pose in selection.pick(list(zip(images[:whole], poses[:whole], strict=True))):
+            number, other = int(image.stem), int(pose.stem)
             if number != other:
-                raise self.error(f"{folder} lacks the image or the pose {min(number, other)}.")
-            items.append(Item(image, number / FRAMES_PER_SECOND, self._read_pose(pose)))
-        return FileSequence(sequence, items, error=self.error)
+                raise InputError(f"{folder} lacks the image or the pose {min(number, other)}")
+            items.append(Item(image, number / FRAMES_PER_SECOND, known(read_matrix(pose))))
+        return items
 
-    def _numbered(self, folder: Path, suffix: str) -> list[tuple[int, Path]]:
-        """List files whose names are frame numbers, in the order of these."""
-        files = list_files(folder, (suffix,))
-        for path in files:
-            if not path.stem.isdecimal():
-                raise self.error(f"{path} is not named by the number of a frame; take it away.")
-        return sorted((int(path.stem), path) for path in files)
 
-    def _read_pose(self, path: Path) -> Float64[np.ndarray, "4 4"] | None:
-        damaged = str(self.error("the file is damaged."))
-        pose = read_numbers(path, columns=4, hint=damaged)
-        if len(pose) != 4:
-            raise self.error(f"{path} has {len(pose)} lines of numbers instead of four.")
-        return pose if np.isfinite(pose).all() else None
+def _numbered(folder: Path, suffix: str) -> list[Path]:
+    """Return files whose names are frame numbers, in the order of these."""
+    files = list_files(folder, (suffix,))
+    for path in files:
+        if not path.stem.isdecimal():
+            raise InputError(f"{path} is not named by the number of a frame; take it away")
+    return sorted(files, key=lambda path: int(path.stem))

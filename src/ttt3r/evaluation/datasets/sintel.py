@@ -1,31 +1,17 @@
 """MPI Sintel: scenes of an animated film, whose cameras and depth are known exactly."""
 
-import dataclasses
 import struct
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float, Float32, Float64
 
 from ttt3r.errors import InputError
-from ttt3r.evaluation.datasets.base import (
-    Dataset,
-    FileSequence,
-    Item,
-    Selection,
-    Task,
-    select,
-)
-from ttt3r.evaluation.sequences import list_files
+from ttt3r.evaluation.datasets.base import Dataset, Selection, Task
+from ttt3r.evaluation.sequences import Item
+from ttt3r.evaluation.text import list_files, require
 
-SEQUENCES = (
-    *("alley_1", "alley_2", "ambush_2", "ambush_4", "ambush_5", "ambush_6", "ambush_7"),
-    *("bamboo_1", "bamboo_2", "bandage_1", "bandage_2", "cave_2", "cave_4"),
-    *("market_2", "market_5", "market_6", "mountain_1", "shaman_2", "shaman_3"),
-    *("sleeping_1", "sleeping_2", "temple_2", "temple_3"),
-)
-# The others' cameras stand still or move along a straight line.
+# The cameras of the other scenes stand still or move along a straight line.
 POSE_SEQUENCES = (
     *("alley_2", "ambush_4", "ambush_5", "ambush_6", "cave_2", "cave_4"),
     *("market_2", "market_5", "market_6", "shaman_3"),
@@ -53,58 +39,49 @@ class Sintel(Dataset):
     depth/alley_1/frame_0001.dpt …            from MPI-Sintel-depth-training
     camdata_left/alley_1/frame_0001.cam …     from MPI-Sintel-depth-training"""
     tasks = ("pose", "depth")
+    names = (
+        *("alley_1", "alley_2", "ambush_2", "ambush_4", "ambush_5", "ambush_6", "ambush_7"),
+        *("bamboo_1", "bamboo_2", "bandage_1", "bandage_2", "cave_2", "cave_4"),
+        *("market_2", "market_5", "market_6", "mountain_1", "shaman_2", "shaman_3"),
+        *("sleeping_1", "sleeping_2", "temple_2", "temple_3"),
+    )
 
     def sequences(self, root: Path, task: Task) -> tuple[str, ...]:
         """Return the names of the 14 scenes for "pose", of all 23 otherwise."""
-        return POSE_SEQUENCES if task == "pose" else SEQUENCES
+        return POSE_SEQUENCES if task == "pose" else self.names
 
-    def open(self, root: Path, sequence: str, selection: Selection) -> FileSequence:
-        """Open a scene, whether or not published tables contain it.
-
-        Raises:
-            InputError: if it is missing, incomplete or damaged; the message shows `tree` and
-                `page`.
-        """
-        training = self.require(self.require(root) / "training")
-        images = list_files(self.require(training / "final" / sequence), (".png",))
+    def items(self, root: Path, name: str, selection: Selection) -> list[Item]:
+        """Return the selected frames of a scene, whether or not published tables contain it."""
+        training = require(root / "training")
+        images = list_files(require(training / "final" / name), (".png",))
         if not images:
-            raise self.error(f"{training / 'final' / sequence} has no images.")
-        items = [Item(image, i / FRAMES_PER_SECOND) for i, image in enumerate(images)]
-        if selection.task != "pose":
-            depths = self._partners(images, training / "depth" / sequence, ".dpt")
-            items = [
-                dataclasses.replace(item, depth=depth)
-                for item, depth in zip(items, depths, strict=True)
-            ]
-        items = select(items, selection)
-        if selection.task == "depth":
-            return FileSequence(sequence, items, read_depth, error=self.error)
-        folder = training / "camdata_left" / sequence
-        self._partners(images, folder, ".cam")
-        cameras = [self._read_camera(folder / f"{item.image.stem}.cam") for item in items]
-        items = [
-            dataclasses.replace(item, world_from_camera=pose, intrinsics=matrix)
-            for item, (matrix, pose) in zip(items, cameras, strict=True)
-        ]
-        return FileSequence(sequence, items, read_depth, error=self.error)
+            raise InputError(f"{training / 'final' / name} has no images")
+        with_pose, with_depth = selection.task != "depth", selection.task != "pose"
+        cameras, depths = training / "camdata_left" / name, training / "depth" / name
+        for folder, suffix, taken in ((cameras, ".cam", with_pose), (depths, ".dpt", with_depth)):
+            if taken:
+                _check_partners(images, require(folder), suffix)
+        items = []
+        for i, image in selection.pick(list(enumerate(images))):
+            camera = cameras / f"{image.stem}.cam"
+            matrix, pose = read_camera(camera) if with_pose else (None, None)
+            depth = depths / f"{image.stem}.dpt" if with_depth else None
+            items.append(Item(image, i / FRAMES_PER_SECOND, pose, depth, matrix))
+        return items
 
-    def _partners(self, images: Sequence[Path], folder: Path, suffix: str) -> list[Path]:
-        """Return the files with the names of the images."""
-        files = list_files(self.require(folder), (suffix,))
-        if [path.stem for path in files] != [path.stem for path in images]:
-            raise self.error(
-                f"{folder} has {len(files)} files for the {len(images)} images in "
-                f"{images[0].parent}, or their names do not match."
-            )
-        return files
+    def read_depth(self, path: Path) -> Float[np.ndarray, "height width"]:
+        """See `read_depth` of this module."""
+        return read_depth(path)
 
-    def _read_camera(
-        self, path: Path
-    ) -> tuple[Float64[np.ndarray, "3 3"], Float64[np.ndarray, "4 4"]]:
-        try:
-            return read_camera(path)
-        except InputError as error:
-            raise self.error(f"{error}.") from error
+
+def _check_partners(images: list[Path], folder: Path, suffix: str) -> None:
+    """Check that a folder has a file with the name of every image, and no other."""
+    files = list_files(folder, (suffix,))
+    if [path.stem for path in files] != [path.stem for path in images]:
+        raise InputError(
+            f"{folder} has {len(files)} files for the {len(images)} images in "
+            f"{images[0].parent}, or their names do not match"
+        )
 
 
 def read_camera(path: Path) -> tuple[Float64[np.ndarray, "3 3"], Float64[np.ndarray, "4 4"]]:
@@ -114,7 +91,7 @@ def read_camera(path: Path) -> tuple[Float64[np.ndarray, "3 3"], Float64[np.ndar
         The pinhole matrix, pixels with centres at integers, and ``world_from_camera``, metres.
 
     Raises:
-        InputError: if it cannot be read, or is no such file.
+        InputError: if the file cannot be read, or is not such a file.
     """
     content = _read_tagged(path)
     if len(content) != CAMERA_BYTES:
@@ -130,7 +107,7 @@ def read_depth(path: Path) -> Float32[np.ndarray, "height width"]:
     """Read a depth file of Sintel, metres: a tag, width and height as int32, then float32 by rows.
 
     Raises:
-        InputError: if it cannot be read, or is no such file.
+        InputError: if the file cannot be read, or is not such a file.
     """
     content = _read_tagged(path)
     header = len(TAG) + 8

@@ -3,22 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float64
 
-from ttt3r.evaluation.datasets.base import Dataset, FileSequence, Item, Selection, Task, select
-from ttt3r.evaluation.sequences import read_numbers
-from ttt3r.geometry import se3
+from ttt3r.errors import InputError
+from ttt3r.evaluation.datasets.base import Dataset, Selection
+from ttt3r.evaluation.sequences import Item, known
+from ttt3r.evaluation.text import read_rows, read_tum, require
 
-PREFIX = "rgbd_dataset_freiburg3_"
-SEQUENCES = tuple(
-    f"{people}_{camera}"
-    for people in ("sitting", "walking")
-    for camera in ("static", "xyz", "halfsphere", "rpy")
-)
 MOST_APART = 0.02  # seconds between an image and its pose
-# The owners' calibration of the colour camera of freiburg3, whose images they have undistorted.
-INTRINSICS = np.array([[535.4, 0.0, 320.1], [0.0, 539.2, 247.6], [0.0, 0.0, 1.0]])
 
 
 class TumDynamics(Dataset):
@@ -27,7 +19,8 @@ class TumDynamics(Dataset):
     An image belongs to the pose that `associate_one_to_one` gives it, and images without one are
     left out; stride and number of frames count what remains. A frame's time is the stamp of its
     pose, as in the trajectory files that published results were scored with. Both variants are the
-    same.
+    same. The intrinsics are the owners' calibration of the colour camera of freiburg3, whose images
+    they have undistorted.
     """
 
     name = "tum-dynamics"
@@ -40,63 +33,42 @@ class TumDynamics(Dataset):
       rgb/*.png
       groundtruth.txt    stamp tx ty tz qx qy qz qw"""
     tasks = ("pose",)
+    names = tuple(
+        f"{people}_{camera}"
+        for people in ("sitting", "walking")
+        for camera in ("static", "xyz", "halfsphere", "rpy")
+    )
+    prefix = "rgbd_dataset_freiburg3_"
+    intrinsics = np.array([[535.4, 0.0, 320.1], [0.0, 539.2, 247.6], [0.0, 0.0, 1.0]])
 
-    def sequences(self, root: Path, task: Task) -> tuple[str, ...]:
-        """Return the names of the eight recordings, without what their folders all begin with."""
-        return SEQUENCES
-
-    def open(self, root: Path, sequence: str, selection: Selection) -> FileSequence:
-        """Open a recording by its short name ("walking_xyz") or the name of its folder.
-
-        Raises:
-            InputError: if it is missing, incomplete or damaged; the message shows `tree` and
-                `page`.
-        """
-        name = sequence.removeprefix(PREFIX)
-        folder = self.require(self.require(root) / f"{PREFIX}{name}")
-        stamps, files = self._read_images(self.require(folder / "rgb.txt"))
-        rows = read_numbers(
-            self.require(folder / "groundtruth.txt"),
-            columns=8,
-            hint=str(self.error("the file is damaged.")),
-        )
-        poses = se3.pose_from_encoding(torch.from_numpy(rows[:, [1, 2, 3, 7, 4, 5, 6]])).numpy()
-        items = [
-            Item(
-                image=folder / files[i],
-                timestamp=float(rows[j, 0]),
-                world_from_camera=poses[j] if np.isfinite(poses[j]).all() else None,
-            )
-            for i, j in associate_one_to_one(stamps, rows[:, 0])
-        ]
-        if not items:
-            raise self.error(
+    def items(self, root: Path, name: str, selection: Selection) -> list[Item]:
+        """Return the images of a recording such as "walking_xyz" that have a pose."""
+        folder = require(root / f"{self.prefix}{name}")
+        stamps, files = _read_images(folder / "rgb.txt")
+        of_poses, poses = read_tum(folder / "groundtruth.txt")
+        pairs = associate_one_to_one(stamps, of_poses)
+        if not pairs:
+            raise InputError(
                 f"{folder} has no image with a pose less than {MOST_APART} s away "
-                f"({len(files)} images, {len(rows)} poses)."
+                f"({len(files)} images, {len(poses)} poses)"
             )
-        chosen = select(items, selection)
-        for item in chosen:
-            self.require(item.image)
-        return FileSequence(name, chosen, intrinsics=INTRINSICS, error=self.error)
+        return [
+            Item(folder / files[i], float(of_poses[j]), known(poses[j]))
+            for i, j in selection.pick(pairs)
+        ]
 
-    def _read_images(self, path: Path) -> tuple[Float64[np.ndarray, " images"], list[str]]:
-        """Read the stamps (seconds) and file names that a list of images holds."""
-        stamps, files = [], []
+
+def _read_images(path: Path) -> tuple[Float64[np.ndarray, " images"], list[str]]:
+    """Read the stamps (seconds) and file names that a list of images holds."""
+    stamps, files = [], []
+    for number, words in read_rows(path):
         try:
-            lines = path.read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise self.error(f"{path} cannot be read: {error}") from error
-        for number, line in enumerate(lines, start=1):
-            words = line.partition("#")[0].split()
-            if not words:
-                continue
-            try:
-                stamp, file = words
-                stamps.append(float(stamp))
-            except ValueError:
-                raise self.error(f"line {number} of {path} is not a stamp and a file.") from None
-            files.append(file)
-        return np.array(stamps, dtype=np.float64), files
+            stamp, file = words
+            stamps.append(float(stamp))
+        except ValueError:
+            raise InputError(f"line {number} of {path} is not a stamp and a file") from None
+        files.append(file)
+    return np.array(stamps, dtype=np.float64), files
 
 
 def associate_one_to_one(

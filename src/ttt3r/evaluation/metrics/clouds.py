@@ -136,9 +136,7 @@ class Reconstruction(NamedTuple):
     prediction: Float64[np.ndarray, "k 3"]
 
 
-def score_clouds(
-    aligned: AlignedClouds, threshold: float = 0.05, device: str = "cpu"
-) -> Reconstruction:
+def score_clouds(aligned: AlignedClouds, threshold: float = 0.05) -> Reconstruction:
     """Move a prediction into place by iterated closest points, and return its errors.
 
     Registration is point to point within 0.1 m; normals come from 30 neighbours.
@@ -146,15 +144,14 @@ def score_clouds(
     Args:
         aligned: what `align_clouds` returned.
         threshold: distance below which a point counts as right, metres.
-        device: where to search for neighbours.
 
     Raises:
         InputError: if registration is impossible, or there are fewer than three points.
     """
-    truth = Neighbours(aligned.truth, device)
+    truth = Neighbours(aligned.truth)
     registration = icp(aligned.prediction, truth)
     moved = transformed(aligned.prediction, registration.transform)
-    prediction = Neighbours(moved, device)
+    prediction = Neighbours(moved)
     normals = (estimate_normals(prediction), estimate_normals(truth))
     errors = point_errors(prediction, truth, *normals, threshold)
     return Reconstruction(errors, registration, moved)

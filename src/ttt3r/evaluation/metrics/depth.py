@@ -58,6 +58,7 @@ def depth_errors(
     max_depth: float | None = None,
     post_clip_max: float | None = None,
     compat: bool = True,
+    device: str | torch.device = "cpu",
 ) -> DepthErrors:
     """Return the errors of one sequence.
 
@@ -75,6 +76,7 @@ def depth_errors(
             given, a NaN that is predicted makes the errors NaN and the fractions smaller, and a
             sequence without a valid pixel has errors of zero. If false: both fits are exact,
             infinite true depth is unknown, and the last two are errors.
+        device: where the published fit of scale and shift is computed.
 
     Raises:
         InputError: if the shapes differ; if not `compat`, also if a prediction at a valid pixel
@@ -91,7 +93,7 @@ def depth_errors(
     p, g = (x.ravel() if mask.all() else x[mask] for x in (prediction, truth))
     if not compat:
         _require_usable(p)
-    affine = fit_affine(p, g, alignment, compat)
+    affine = fit_affine(p, g, alignment, compat, device)
     return _errors(p, g, affine, math.inf if post_clip_max is None else post_clip_max)
 
 

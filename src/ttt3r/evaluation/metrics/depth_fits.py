@@ -13,7 +13,6 @@ from ttt3r.errors import InputError, SettingError
 
 Alignment = Literal["metric", "median", "scale", "scale&shift"]
 
-CACHED = 2**16  # values that stay in the processor's cache: a thousand steps touch all of them
 BLOCK = 2**25  # values that are worked on at once; sums over fewer have the published rounding
 IRLS_ROUNDS, IRLS_SMALLEST_RESIDUAL, SMALLEST_SCALE = 10, 1e-8, 1e-3
 # The published optimiser: Adam with its usual constants.
@@ -24,6 +23,7 @@ ADAM_STEPS, ADAM_RATE, ADAM_BETAS, ADAM_EPSILON, ADAM_TOLERANCE = (
     1e-8,
     1e-6,
 )
+MARGIN = 1e-3  # by how much scale and shift (metres) may move before all values are looked at again
 GOLDEN_RATIO, GOLDEN_ROUNDS = (math.sqrt(5.0) - 1.0) / 2.0, 60
 
 
@@ -39,6 +39,7 @@ def fit_affine(
     truth: Float[np.ndarray, " pixels"],
     alignment: Alignment,
     compat: bool = True,
+    device: str | torch.device = "cpu",
 ) -> Affine:
     """Return the scale and shift that bring a prediction near the truth.
 
@@ -57,6 +58,7 @@ def fit_affine(
         truth: true depth of the same pixels, [pixels], positive.
         alignment: one of the four.
         compat: see above.
+        device: where the steps of Adam are computed.
 
     Returns:
         Scale and shift; 1 and 0 if there are no pixels.
@@ -70,7 +72,11 @@ def fit_affine(
         "metric": lambda p, g: Affine(1.0, 0.0),
         "median": lambda p, g: Affine(float(_lower_median(g) / _lower_median(p)), 0.0),
         "scale": _published_scale if compat else _least_absolute_scale,
-        "scale&shift": _published_scale_and_shift if compat else _least_absolute_fit,
+        "scale&shift": (
+            (lambda p, g: _published_fit(p, g, torch.device(device)))
+            if compat
+            else _least_absolute_fit
+        ),
     }
     if alignment not in fits:
         raise SettingError(f"unknown alignment {alignment!r}; choose one of {', '.join(fits)}")
@@ -88,10 +94,9 @@ def fit_affine(
     return affine
 
 
-def blocks(count: int, size: int | None = None) -> list[slice]:
-    """Return slices of at most `size` values (`BLOCK` if None) that cover `count`."""
-    size = BLOCK if size is None else size
-    return [slice(start, start + size) for start in range(0, count, size)]
+def blocks(count: int) -> list[slice]:
+    """Return slices of at most `BLOCK` values that cover `count`."""
+    return [slice(start, start + BLOCK) for start in range(0, count, BLOCK)]
 
 
 def _lower_median(values: Float[np.ndarray, " n"]) -> np.float64:
@@ -153,8 +158,53 @@ def weighted_median(values: Float[np.ndarray, " n"], weights: Float[np.ndarray, 
     return float(values[order[np.searchsorted(below, below[-1] / 2.0)]])
 
 
-def _published_scale_and_shift(
-    prediction: Float[np.ndarray, " n"], truth: Float[np.ndarray, " n"]
+class _Signs:
+    """Σ |r|, Σ sign(r) p and Σ sign(r) over all values, with r = s p + t − g.
+
+    While s and t stay within `MARGIN` of where they were, the sign of r can only change where
+    |r| ≤ MARGIN · (|p| + 1). So all values are read once in a while, and these few are kept.
+    """
+
+    def __init__(
+        self,
+        prediction: Float[np.ndarray, " n"],
+        truth: Float[np.ndarray, " n"],
+        device: torch.device,
+    ) -> None:
+        self._prediction, self._truth, self._device = prediction, truth, device
+        self._at = (math.nan, math.nan)
+
+    def at(self, scale: np.floating, shift: np.floating) -> tuple[float, float, float]:
+        """Return the three sums."""
+        if not max(abs(float(scale) - self._at[0]), abs(float(shift) - self._at[1])) < MARGIN:
+            self._look(scale, shift)
+        cost, by_scale, by_shift = self._sure
+        cost += (float(scale) - self._at[0]) * by_scale + (float(shift) - self._at[1]) * by_shift
+        for p, g in self._unsure:
+            residual = float(scale) * p + float(shift) - g
+            sign = residual.sign().double()
+            cost += float(residual.abs().double().sum())
+            by_scale += float((sign * p).sum())
+            by_shift += float(sign.sum())
+        return cost, by_scale, by_shift
+
+    def _look(self, scale: np.floating, shift: np.floating) -> None:
+        """Read all values, sum up those whose sign is sure, and keep the others."""
+        self._at = float(scale), float(shift)
+        sums = np.zeros(3)
+        self._unsure: list[tuple[Tensor, Tensor]] = []
+        for at in blocks(len(self._truth)):
+            p, g = (_tensor(x[at]).to(self._device) for x in (self._prediction, self._truth))
+            residual = self._at[0] * p + self._at[1] - g
+            near = ~(residual.abs() > MARGIN * (p.abs() + 1.0))
+            sign = torch.where(near, 0.0, residual.sign()).double()
+            sums += [float(x.sum()) for x in (sign * residual, sign * p, sign)]
+            self._unsure.append((p[near], g[near]))
+        self._sure = tuple(sums.tolist())
+
+
+def _published_fit(
+    prediction: Float[np.ndarray, " n"], truth: Float[np.ndarray, " n"], device: torch.device
 ) -> Affine:
     """Kingma and Ba, "Adam", ICLR 2015, algorithm 1, on Σ |s p + t − g|.
 
@@ -165,19 +215,15 @@ def _published_scale_and_shift(
     start = dtype.type(_lower_median(truth)) / dtype.type(_lower_median(prediction))
     unknowns = np.array([start, 0.0], dtype=dtype)
     first, second = np.zeros_like(unknowns), np.zeros_like(unknowns)
-    beta_1, beta_2 = ADAM_BETAS
-    before = math.inf
+    (beta_1, beta_2), before = ADAM_BETAS, math.inf
+    signs = _Signs(prediction, truth, device)
     for step in range(1, ADAM_STEPS + 1):
-        cost, gradient = 0.0, np.zeros(2)
-        for at in blocks(len(truth), CACHED):
-            residual = unknowns[0] * prediction[at] + unknowns[1] - truth[at]
-            cost += float(np.abs(residual).sum())
-            sign = np.sign(residual).astype(dtype, copy=False)
-            gradient += float(sign @ prediction[at]), float(sign.sum())
+        if not np.isfinite(unknowns).all():
+            return Affine(math.nan, math.nan)
+        cost, *sums = signs.at(*unknowns)
         if abs(before - cost) < ADAM_TOLERANCE:
             break
-        before = cost
-        gradient = gradient.astype(dtype)
+        before, gradient = cost, np.array(sums, dtype=dtype)
         first = (beta_1 * first + (1.0 - beta_1) * gradient).astype(dtype)
         second = (beta_2 * second + (1.0 - beta_2) * np.square(gradient)).astype(dtype)
         size = np.sqrt(second) / math.sqrt(1.0 - beta_2**step) + ADAM_EPSILON

@@ -43,7 +43,6 @@ def icp(
     max_distance: float = 0.1,
     rounds: int = 30,
     tolerance: float = 1e-6,
-    device: str = "cpu",
 ) -> IcpResult:
     """Move a cloud onto another, starting where it is.
 
@@ -59,14 +58,13 @@ def icp(
         max_distance: only target points nearer than this are paired, metres.
         rounds: how often to fit the transform at most.
         tolerance: smallest change that goes on, of the fitness and of the RMSE (metres).
-        device: where to search, unless `target` is a search structure.
 
     Raises:
         InputError: if a cloud is empty or not finite, or the matched points are so few or lie so
             that no transform is better than another.
         SettingError: if `max_distance` is not positive.
     """
-    search = searched(target, device)
+    search = searched(target)
     source = np.ascontiguousarray(source, dtype=np.float64)
     transform, moved, fitted = np.eye(4), source, 0
     matches = _match(moved, search, max_distance)

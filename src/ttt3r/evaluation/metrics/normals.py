@@ -11,7 +11,7 @@ BLOCK = 2**16  # points whose patches are in memory at once: about 100 MB for 30
 
 
 def estimate_normals(
-    points: Float[np.ndarray, "n 3"] | Neighbours, neighbours: int = 30, device: str = "cpu"
+    points: Float[np.ndarray, "n 3"] | Neighbours, neighbours: int = 30
 ) -> Float64[np.ndarray, "n 3"]:
     """Return the direction in which the patch around each point extends least.
 
@@ -22,7 +22,6 @@ def estimate_normals(
     Args:
         points: [n, 3] with at least 3 points, or a search structure over them.
         neighbours: size of a patch, the point itself included; all points if there are fewer.
-        device: where to search, unless `points` is a search structure.
 
     Returns:
         Unit vectors [n, 3] of unspecified sign.
@@ -33,7 +32,7 @@ def estimate_normals(
     """
     if neighbours < SMALLEST_PATCH:
         raise SettingError(f"normals from {neighbours} neighbours; a plane needs at least 3")
-    search = searched(points, device)
+    search = searched(points)
     if len(search) < SMALLEST_PATCH:
         raise InputError(f"a cloud of {len(search)} points has no normals; give at least 3")
     size = min(neighbours, len(search))

@@ -63,7 +63,6 @@ def point_errors(
     prediction_normals: Float[np.ndarray, "n2 3"] | None = None,
     truth_normals: Float[np.ndarray, "m2 3"] | None = None,
     threshold: float = 0.05,
-    device: str = "cpu",
 ) -> PointErrors:
     """Return the errors of a predicted cloud, which must be in place already.
 
@@ -77,7 +76,6 @@ def point_errors(
         prediction_normals: unit vectors [n, 3] of any sign; see `normals.estimate_normals`.
         truth_normals: unit vectors [m, 3]; given if and only if the others are.
         threshold: distance below which a point counts as right, metres.
-        device: where to search, unless both clouds are search structures.
 
     Raises:
         InputError: if a cloud is empty or not finite, or the normals do not match the clouds.
@@ -85,7 +83,7 @@ def point_errors(
     """
     if not threshold > 0.0:
         raise SettingError(f"the threshold is {threshold}; it must be a positive distance")
-    predicted, true = searched(prediction, device), searched(truth, device)
+    predicted, true = searched(prediction), searched(truth)
     _require_normals(prediction_normals, len(predicted), truth_normals, len(true))
     to_truth, nearest_true = true.nearest(predicted.points)
     to_prediction, nearest_predicted = predicted.nearest(true.points)

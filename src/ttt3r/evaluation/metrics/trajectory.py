@@ -205,41 +205,6 @@ def finite_poses(poses: Float[np.ndarray, "n 4 4"]) -> Bool[np.ndarray, " n"]:
     return np.asarray(np.isfinite(poses).all((-2, -1)))
 
 
-def associate(
-    first: Float[np.ndarray, " n"], second: Float[np.ndarray, " m"], max_difference: float = 0.01
-) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:
-    """Pair two lists of time stamps.
-
-    Every stamp of the shorter list (the first, if both are equally long) takes the nearest of the
-    longer one, unless that is too far away; the earlier entry wins a tie. An entry of the longer
-    list may be taken twice.
-
-    Args:
-        first: seconds [n].
-        second: seconds [m].
-        max_difference: largest difference of a pair, seconds.
-
-    Returns:
-        Indices into `first` and into `second`, [pairs] each, in the order of the shorter list.
-
-    Raises:
-        InputError: if no two stamps are near enough, or a stamp is not finite.
-    """
-    if len(first) > len(second):
-        indices_second, indices_first = associate(second, first, max_difference)
-        return indices_first, indices_second
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise InputError("a time stamp is not finite, so it has no nearest one. Leave it out.")
-    nearest = np.array([np.abs(second - stamp).argmin() for stamp in first], dtype=np.int64)
-    paired = np.flatnonzero(np.abs(second[nearest] - first) <= max_difference)
-    if not len(paired):
-        raise InputError(
-            f"no two time stamps of the trajectories are within {max_difference} s. "
-            "Check that both count seconds from the same moment."
-        )
-    return paired, nearest[paired]
-
-
 def match(
     estimate: Float[np.ndarray, "n 4 4"],
     truth: Float[np.ndarray, "m 4 4"],
@@ -257,8 +222,7 @@ def match(
     """
     if len(estimate) != len(truth):
         raise InputError(
-            f"there are {len(estimate)} estimated poses but {len(truth)} true ones. "
-            "Pair them by time stamp with `associate` first."
+            f"there are {len(estimate)} estimated poses but {len(truth)} true ones; pair them first"
         )
     used = _mask(truth, valid)
     known = np.where(used[:, None, None], truth, np.eye(4))
@@ -282,7 +246,7 @@ def _mask(
 def _rigid(poses: Float[np.ndarray, "n 4 4"], name: str, advice: str) -> Float[np.ndarray, "n 4 4"]:
     """Return the poses in float64, each with the rotation that is nearest to its matrix.
 
-    Poses stored as float32 are rotations up to 1e-7 only, which is no small part of the
+    Poses stored as float32 are rotations up to 1e-7 only, which is a large part of the
     relative rotation of two neighbouring frames.
     """
     poses = poses.astype(np.float64)

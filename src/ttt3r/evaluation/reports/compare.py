@@ -1,22 +1,20 @@
 """Two evaluations under one protocol against each other, sequence by sequence."""
 
-import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Literal
 
-from ttt3r.errors import SettingError
+from ttt3r.errors import MissingExtraError, SettingError
 from ttt3r.evaluation.reports.tables import (
-    Cell,
     Table,
+    frames_text,
     heading,
     markdown_table,
     markdown_text,
-    number,
     percent,
 )
-from ttt3r.evaluation.results import METRICS, Evaluation, Metric, Score, means, scores_at
+from ttt3r.evaluation.results import METRICS, Evaluation, Length, Metric
 
 # What must be equal: otherwise the numbers measure different things.
 SAME = ("task", "protocol", "variant", "data")
@@ -41,7 +39,7 @@ class MetricComparison:
         p_value: of the two-sided sign test; see `sign_test`.
     """
 
-    length: int | None
+    length: Length
     metric: Metric
     count: int
     first: float
@@ -63,7 +61,7 @@ class OnlyOne:
         reason: why the other has not.
     """
 
-    length: int | None
+    length: Length
     sequence: str
     scored_by: Side
     reason: str
@@ -78,7 +76,7 @@ class Comparison:
         second: B.
         settings: those that differ: name to (A's, B's).
         rows: headline metrics at each length that both have.
-        only_one: sequences that are in no row for want of one of the scores.
+        only_one: sequences that only one side has scored; they are in no row.
     """
 
     first: Evaluation
@@ -112,13 +110,9 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
             "the evaluations cannot be compared: they have no length in common. "
             "Evaluate both at the same numbers of frames."
         )
-    rows: list[MetricComparison] = []
-    only_one: list[OnlyOne] = []
-    for length in lengths:
-        scores = scores_at(first, length), scores_at(second, length)
-        rows += _rows(first, second, length, scores)
-        only_one += _only_one(first, second, length, scores)
-    return Comparison(first, second, differing, tuple(rows), tuple(only_one))
+    rows = tuple(row for length in lengths for row in _rows(first, second, length))
+    only_one = tuple(entry for length in lengths for entry in _only_one(first, second, length))
+    return Comparison(first, second, differing, rows, only_one)
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -130,12 +124,15 @@ def comparison_text(comparison: Comparison) -> str:
         f"* A: {markdown_text(first.label)}\n* B: {markdown_text(second.label)}",
     ]
     if comparison.settings:
-        parts.append(_settings_table(comparison.settings))
+        differing = [(name, *pair) for name, pair in comparison.settings.items()]
+        parts.append(markdown_table(Table(("setting", "A", "B"), (differing,), (0, 1, 2))))
     if comparison.rows:
+        header = ("frames", "n", "metric", "A", "B", "B - A", "change", "better", "equal", "worse")
+        rows = [_cells(row) for row in comparison.rows]
         parts += [
             "Means over the n sequences that both have scored. Better, equal and worse count the "
             "sequences on which B is; p is of the two-sided sign test.",
-            _rows_table(comparison.rows),
+            markdown_table(Table((*header, "p"), (rows,), (2,))),
         ]
     else:
         parts.append("**No sequence was scored by both, so there is nothing to compare.**")
@@ -148,21 +145,32 @@ def comparison_text(comparison: Comparison) -> str:
 def sign_test(wins: int, losses: int) -> float:
     """Return the p-value of the two-sided sign test; ties do not enter.
 
-    It is the probability that so uneven a result, or one more uneven, comes from coin tosses:
-    2 Σ_{i ≤ min} C(n, i) / 2ⁿ, at most 1 (Dixon and Mood, JASA 1946).
+    It is the probability that fair coin tosses give a result at least as uneven
+    (Dixon and Mood, JASA 1946).
+
+    Raises:
+        MissingExtraError: if scipy is not installed.
     """
-    tosses = wins + losses
-    tail = sum(math.comb(tosses, i) for i in range(min(wins, losses) + 1))
-    return min(1.0, 2 * tail / 2**tosses)
+    if wins == losses:
+        return 1.0
+    try:
+        from scipy.stats import binomtest
+    except ImportError as error:
+        raise MissingExtraError("scipy", "eval", "comparing evaluations") from error
+    return float(binomtest(wins, wins + losses).pvalue)
 
 
 def different_settings(first: Evaluation, second: Evaluation) -> dict[str, tuple[str, str]]:
     """Return the settings in which two evaluations differ: name to (first's, second's)."""
+
+    def say(value: object) -> str:
+        return ", ".join(map(frames_text, value)) if isinstance(value, tuple) else str(value)
+
     pairs = (
         (field.name, getattr(first.settings, field.name), getattr(second.settings, field.name))
-        for field in dataclasses.fields(first.settings)
+        for field in fields(first.settings)
     )
-    return {name: (_say(one), _say(other)) for name, one, other in pairs if one != other}
+    return {name: (say(one), say(other)) for name, one, other in pairs if one != other}
 
 
 def headlines(evaluation: Evaluation) -> list[Metric]:
@@ -170,28 +178,12 @@ def headlines(evaluation: Evaluation) -> list[Metric]:
     return [metric for metric in METRICS[evaluation.settings.task] if metric.headline]
 
 
-def frames_text(length: int | None) -> str:
-    """Return a length as text."""
-    return "all" if length is None else str(length)
-
-
-def _say(value: object) -> str:
-    if not isinstance(value, tuple):
-        return str(value)
-    words = [frames_text(entry) if entry is None else str(entry) for entry in value]
-    return ", ".join(words) if len(words) <= 12 else f"{', '.join(words[:10])}, … ({len(words)})"
-
-
-def _rows(
-    first: Evaluation,
-    second: Evaluation,
-    length: int | None,
-    scores: tuple[dict[str, Score], dict[str, Score]],
-) -> list[MetricComparison]:
+def _rows(first: Evaluation, second: Evaluation, length: Length) -> list[MetricComparison]:
+    scores = first.scores(length), second.scores(length)
     shared = [name for name in scores[0] if name in scores[1]]
     if not shared:
         return []
-    averages = [_means(evaluation, length, shared) for evaluation in (first, second)]
+    means = [evaluation.mean_over(length, shared).metrics for evaluation in (first, second)]
     rows = []
     for metric in headlines(first):
         values = [[s[name].metrics[metric.key] for name in shared] for s in scores]
@@ -202,8 +194,8 @@ def _rows(
                 length=length,
                 metric=metric,
                 count=len(shared),
-                first=averages[0][metric.key],
-                second=averages[1][metric.key],
+                first=means[0][metric.key],
+                second=means[1][metric.key],
                 wins=wins,
                 ties=len(shared) - wins - losses,
                 losses=losses,
@@ -213,18 +205,6 @@ def _rows(
     return rows
 
 
-def _means(evaluation: Evaluation, length: int | None, names: Sequence[str]) -> Mapping[str, float]:
-    """Return the weighted means over some sequences."""
-    at = evaluation.settings.lengths.index(length)
-    settings = dataclasses.replace(evaluation.settings, lengths=(length,))
-    chosen = [
-        dataclasses.replace(entry, scores=(entry.scores[at],))
-        for entry in evaluation.sequences
-        if entry.sequence in names
-    ]
-    return means(settings, chosen)[0].metrics
-
-
 def _gain(metric: Metric, first: float, second: float) -> float:
     """Return a positive number if the second value is better, 0 for a tie."""
     if math.isclose(first, second, rel_tol=EQUAL):
@@ -232,27 +212,22 @@ def _gain(metric: Metric, first: float, second: float) -> float:
     return first - second if metric.better == "lower" else second - first
 
 
-def _only_one(
-    first: Evaluation,
-    second: Evaluation,
-    length: int | None,
-    scores: tuple[dict[str, Score], dict[str, Score]],
-) -> list[OnlyOne]:
-    found = []
-    sides: tuple[tuple[Side, Evaluation], ...] = (("A", second), ("B", first))
-    for (side, other), own, others in zip(sides, scores, reversed(scores), strict=True):
-        found += [
-            OnlyOne(length, name, side, _reason(other, length, name))
-            for name in own
-            if name not in others
-        ]
-    return found
+def _only_one(first: Evaluation, second: Evaluation, length: Length) -> list[OnlyOne]:
+    sides: tuple[tuple[Side, Evaluation, Evaluation], ...] = (
+        ("A", first, second),
+        ("B", second, first),
+    )
+    return [
+        OnlyOne(length, name, side, _reason(other, length, name))
+        for side, own, other in sides
+        for name in own.scores(length)
+        if name not in other.scores(length)
+    ]
 
 
-def _reason(evaluation: Evaluation, length: int | None, name: str) -> str:
+def _reason(evaluation: Evaluation, length: Length, name: str) -> str:
     """Say why a sequence has no score."""
-    at = evaluation.settings.lengths.index(length)
-    score = next((e.scores[at] for e in evaluation.sequences if e.sequence == name), None)
+    score = evaluation.score(name, length)
     if score is None:
         return "not evaluated"
     if score.status == "ok":
@@ -260,33 +235,22 @@ def _reason(evaluation: Evaluation, length: int | None, name: str) -> str:
     return f"{score.status}: {score.note}" if score.note else score.status
 
 
-def _settings_table(settings: Mapping[str, tuple[str, str]]) -> str:
-    rows = tuple(tuple(map(Cell, (name, *pair))) for name, pair in settings.items())
-    return markdown_table(Table(("setting", "A", "B"), (rows,), frozenset({0, 1, 2})))
+def _cells(row: MetricComparison) -> tuple[str, ...]:
+    metric, difference = row.metric, row.metric.factor * (row.second - row.first)
+    return (
+        frames_text(row.length),
+        str(row.count),
+        heading(metric),
+        metric.text(row.first),
+        metric.text(row.second),
+        f"{difference:+.{metric.digits}f}",
+        percent(row.second, row.first),
+        *map(str, (row.wins, row.ties, row.losses)),
+        f"{row.p_value:.2g}",
+    )
 
 
-def _rows_table(rows: Sequence[MetricComparison]) -> str:
-    header = ("frames", "n", "metric", "A", "B", "B - A", "change")
-    header += ("better", "equal", "worse", "p")
-    cells = [
-        (
-            frames_text(row.length),
-            str(row.count),
-            heading(row.metric),
-            number(row.first, row.metric.digits),
-            number(row.second, row.metric.digits),
-            f"{row.second - row.first:+.{row.metric.digits}f}",
-            percent(row.second, row.first),
-            *map(str, (row.wins, row.ties, row.losses)),
-            f"{row.p_value:.2g}",
-        )
-        for row in rows
-    ]
-    group = tuple(tuple(map(Cell, row)) for row in cells)
-    return markdown_table(Table(header, (group,), frozenset({2})))
-
-
-def _only_one_list(entries: Sequence[OnlyOne]) -> str:
+def _only_one_list(entries: tuple[OnlyOne, ...]) -> str:
     lengths: dict[tuple[str, Side, str], list[str]] = {}
     for entry in entries:
         key = entry.sequence, entry.scored_by, entry.reason

@@ -9,39 +9,33 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ttt3r.errors import InputError, MissingExtraError
-from ttt3r.evaluation.reports.plot_lengths import plot_lengths
-from ttt3r.evaluation.reports.plots import (
-    DepthMap,
-    plot_clouds,
-    plot_depth_errors,
-    plot_trajectories,
-)
-from ttt3r.evaluation.reports.report import latex, markdown
-from ttt3r.evaluation.results import Evaluation
+from ttt3r.evaluation.reports import figures
+from ttt3r.evaluation.reports.report import latex, markdown, names_of
+from ttt3r.evaluation.results import Evaluation, Score
 from ttt3r.evaluation.store import (
     CLOUDS,
+    ESTIMATE,
     LENGTHS,
     MAPS,
     PLOTS,
     REPORTS,
     SEQUENCES,
+    TRUTH,
     evaluations_in,
     explained,
     slug,
 )
-from ttt3r.evaluation.tasks.pose import read_trajectories
-from ttt3r.files import write_atomically
+from ttt3r.evaluation.text import read_tum
+from ttt3r.files import write_atomically, write_text
 
 LOG = logging.getLogger(__name__)
-
-Figure = Callable[[], list[Path]]
 
 
 def publish(folder: Path) -> list[Evaluation]:
     """Write `summary.md`, `summary.tex` and `plots/` of all rules in a folder.
 
-    A figure that cannot be drawn, for want of matplotlib or of what it shows, is left out with a
-    warning; the report never is.
+    A figure that cannot be drawn, because matplotlib or its data are missing, is left out with a
+    warning. The report is always written.
 
     Returns:
         What the report is about, one entry per rule.
@@ -55,86 +49,78 @@ def publish(folder: Path) -> list[Evaluation]:
         _write(folder, evaluations, [])
         drawn = []
         try:
-            for draw in _figures(folder, evaluations):
-                drawn += _drawn(draw)
+            for path, draw in _figures(folder, evaluations):
+                if _drawn(draw, path):
+                    drawn.append(path.relative_to(folder))
         except MissingExtraError as error:
             LOG.warning("the report has no figures: %s", error)
         if drawn:
-            _write(folder, evaluations, [path.relative_to(folder) for path in drawn])
+            _write(folder, evaluations, drawn)
     return evaluations
 
 
 def _write(folder: Path, evaluations: Sequence[Evaluation], plots: Sequence[Path]) -> None:
     texts = (markdown(evaluations, plots), latex(evaluations))
     for name, text in zip(REPORTS, texts, strict=True):
-        write_atomically(folder / name, lambda path, text=text: path.write_text(text, "utf-8"))
+        write_atomically(folder / name, lambda path, text=text: write_text(path, text))
 
 
-def _drawn(draw: Figure) -> list[Path]:
+def _drawn(draw: Callable[[Path], object], path: Path) -> bool:
     try:
-        return draw()
+        return draw(path) is not False
     except MissingExtraError:
         raise
     except (InputError, ValueError, EOFError, KeyError, BadZipFile, FileNotFoundError) as error:
         LOG.warning("a figure is missing: %s", error)
-        return []
+        return False
 
 
-def _figures(folder: Path, evaluations: Sequence[Evaluation]) -> Iterator[Figure]:
-    """Functions that draw one figure each and return where it is, if there is one to draw."""
+def _figures(
+    folder: Path, evaluations: Sequence[Evaluation]
+) -> Iterator[tuple[Path, Callable[[Path], object]]]:
+    """Return the path of every figure, and what draws it; sequences without a score have none."""
     settings = evaluations[0].settings
     if len(settings.lengths) > 1:
-        yield partial(_draw_lengths, evaluations, folder / PLOTS / LENGTHS)
-    for name in settings.sequences:
+        yield folder / PLOTS / LENGTHS, lambda path: figures.plot_lengths(evaluations, path)
+    for name in names_of(evaluations):
         path = folder / PLOTS / f"{slug(name)}.png"
-        folders = {
+        kept = {
             e.label: folder / slug(e.label) / SEQUENCES / slug(name)
             for e in evaluations
-            if any(scores.sequence == name for scores in e.sequences)
+            if any(score and score.status == "ok" for score in _scores(e, name))
         }
-        if settings.task == "pose":
-            yield partial(_draw_trajectories, folders, path, name)
-            continue
-        draw = _draw_depth if settings.task == "depth" else _draw_clouds
-        for label, kept in folders.items():
-            one = path if len(folders) == 1 else path.with_stem(f"{path.stem}-{slug(label)}")
-            yield partial(draw, kept, one, f"{name}, {label}")
+        if settings.task == "pose" and kept:
+            yield path, partial(_draw_trajectories, kept, name)
+        elif settings.task != "pose":
+            draw = _draw_depth if settings.task == "depth" else _draw_clouds
+            for label, one in kept.items():
+                own = path if len(kept) == 1 else path.with_stem(f"{path.stem}-{slug(label)}")
+                yield own, partial(draw, one, f"{name}, {label}")
 
 
-def _draw_lengths(evaluations: Sequence[Evaluation], path: Path) -> list[Path]:
-    plot_lengths(evaluations, path)
-    return [path]
+def _scores(evaluation: Evaluation, name: str) -> list[Score | None]:
+    return [evaluation.score(name, length) for length in evaluation.settings.lengths]
 
 
-def _draw_trajectories(folders: dict[str, Path], path: Path, name: str) -> list[Path]:
-    read = {label: read_trajectories(folder) for label, folder in folders.items()}
-    estimates = {
-        label: estimate for label, (estimate, _) in read.items() if np.isfinite(estimate).all()
-    }
-    if not estimates:
-        return []
-    plot_trajectories(next(iter(read.values()))[1], estimates, path, name)
-    return [path]
+def _draw_trajectories(kept: dict[str, Path], name: str, path: Path) -> None:
+    estimates = {label: read_tum(folder / ESTIMATE)[1] for label, folder in kept.items()}
+    truth = read_tum(next(iter(kept.values())) / TRUTH)[1]
+    figures.plot_trajectories(truth, estimates, path, name)
 
 
-def _draw_depth(folder: Path, path: Path, title: str) -> list[Path]:
-    if not (folder / MAPS).exists():
-        return []
+def _draw_depth(folder: Path, title: str, path: Path) -> bool:
+    """Draw the frames that have true depth; say whether there is one."""
     with np.load(folder / MAPS) as kept:
         maps = [
-            DepthMap(i, *(kept[f"{what}_{i}"] for what in ("image", "truth", "prediction")))
+            figures.DepthMap(i, *(kept[f"{what}_{i}"] for what in ("image", "truth", "prediction")))
             for i in kept["frames"].tolist()
             if (kept[f"truth_{i}"] > 0).any()
         ]
-    if not maps:
-        return []
-    plot_depth_errors(maps, path, title)
-    return [path]
+    if maps:
+        figures.plot_depth_errors(maps, path, title)
+    return bool(maps)
 
 
-def _draw_clouds(folder: Path, path: Path, title: str) -> list[Path]:
-    if not (folder / CLOUDS).exists():
-        return []
+def _draw_clouds(folder: Path, title: str, path: Path) -> None:
     with np.load(folder / CLOUDS) as kept:
-        plot_clouds(kept["prediction"], kept["truth"], path, title)
-    return [path]
+        figures.plot_clouds(kept["prediction"], kept["truth"], path, title)

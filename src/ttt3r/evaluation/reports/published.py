@@ -1,60 +1,92 @@
-"""What others have published, as data: see `published.toml` beside this file."""
+"""Numbers that others have published, and which of one's own belongs beside each.
 
-import dataclasses
-import math
-import tomllib
+They are facts, one line each in `published.csv` beside this file; a test checks every line. The
+columns:
+
+* ``task``, ``protocol``: what was measured; names as in `ttt3r.evaluation.protocols`, always the
+  published variant.
+* ``length``: frames, or "all".
+* ``method``: what its authors call it; ``rule``: the update rule of this package that is the same
+  method, empty if there is none.
+* ``kind``, ``source``: who says so. "paper" is the value of a paper; where only a later table or
+  digest that quotes the value was at hand, the source says "quoted". "authors" is a statement of
+  the method's authors outside of their paper. "rerun" is a run of the public code by others.
+* ``metrics``: keys of `ttt3r.evaluation.results.METRICS`; metres, degrees, and fractions instead of
+  percent.
+* ``n``: sequences behind the number; ``statistic``: "mean" or "median" over sequences;
+  ``sequences``: their names, where the number is not that of the whole dataset.
+* ``doubt``: why the number could not be confirmed; ``remark``: what else to know.
+
+`published_speeds.csv` holds frames per second and gigabytes (10⁹ bytes), which depend on the
+machine.
+
+The long-sequence results of the TTT3R paper are curves without printed values, so re-runs are all
+there is at those lengths. Re-runs of CUT3R on long sequences differ by about 13 % between machines,
+those of TTT3R by about 4 %. The re-run on ScanNet had 96 of the 100 scenes; scenes with unknown
+poses are left out, so ``n`` shrinks with the length.
+"""
+
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from ttt3r.errors import InputError
 from ttt3r.evaluation.datasets.base import Task
-from ttt3r.evaluation.protocols import NAME
-from ttt3r.evaluation.results import METRICS
+from ttt3r.evaluation.reports.tables import (
+    NOTHING,
+    Row,
+    Table,
+    frames_text,
+    heading,
+    markdown_table,
+    percent,
+)
+from ttt3r.evaluation.results import METRICS, Evaluation, Length, Metric
 
-FILE = "published.toml"
 ALL = "all"
+PUBLISHED_SIZE = 512  # longer side of the images behind every published number, pixels
+PUBLISHED_WEIGHTS = "cut3r_512_dpt_4_64"
 
 Kind = Literal["paper", "authors", "rerun"]
-KINDS = {"paper": "paper", "authors": "authors", "rerun": "re-run"}
-STATISTICS = ("mean", "median")
+Statistic = Literal["mean", "median"]
+KINDS: dict[Kind, str] = {"paper": "paper", "authors": "authors", "rerun": "re-run"}
 
 
 @dataclass(frozen=True)
 class Published:
-    """One row of one published table.
+    """One row of one published table; the columns are explained above.
 
     Attributes:
         task: what was measured.
-        protocol: name of the protocol, always the published variant.
+        protocol: name of the protocol.
         length: frames; None for all there are.
-        method: what its authors call it.
-        kind: who says so: the paper, the authors elsewhere, or somebody who ran the code again.
-        source: where it is said.
+        method: name of the method.
+        kind: who says so.
+        source: where.
         metrics: value of each `results.Metric.key`.
-        rule: update rule of this package that is the same method; None if none is.
-        n: sequences behind the number; None if that is not told.
-        statistic: over sequences: "mean" or "median".
-        sequences: names, where the number is not that of the whole dataset; else ().
-        certain: false where the number could not be confirmed.
-        reason: why it is not certain.
+        rule: the same method here; None if there is none.
+        n: sequences behind the number; None if unknown.
+        statistic: over sequences.
+        sequences: names; () for the whole dataset.
+        doubt: why the number is not confirmed; "" if it is.
+        remark: what else to know; "" for nothing.
     """
 
     task: Task
     protocol: str
-    length: int | None
+    length: Length
     method: str
     kind: Kind
     source: str
     metrics: Mapping[str, float]
     rule: str | None = None
     n: int | None = None
-    statistic: Literal["mean", "median"] = "mean"
+    statistic: Statistic = "mean"
     sequences: tuple[str, ...] = ()
-    certain: bool = True
-    reason: str = ""
+    doubt: str = ""
+    remark: str = ""
 
     @property
     def title(self) -> str:
@@ -72,31 +104,48 @@ class PublishedSpeed:
     Attributes:
         method: what its authors call it.
         source: where it is said.
-        frames_per_second: None if not told.
-        gigabytes: memory of the GPU, 10⁹ bytes; None if not told.
-        conditions: what else is told about the measurement.
+        frames_per_second: None if unknown.
+        gigabytes: memory of the GPU, 10⁹ bytes; None if unknown.
+        conditions: what else is known of the measurement.
     """
 
     method: str
     source: str
-    frames_per_second: float | None = None
-    gigabytes: float | None = None
-    conditions: str = ""
+    frames_per_second: float | None
+    gigabytes: float | None
+    conditions: str
+
+    def __str__(self) -> str:
+        told = [
+            f"{self.frames_per_second:g} FPS" if self.frames_per_second else "",
+            f"{self.gigabytes:g} GB" if self.gigabytes else "",
+            self.conditions,
+        ]
+        return f"{self.method} {', '.join(filter(None, told))} ({self.source})"
 
 
 @cache
 def read_published() -> tuple[Published, ...]:
     """Return all published numbers."""
-    return parse_published(_text())
+    return tuple(map(_published, _lines("published.csv")))
 
 
 @cache
 def read_speeds() -> tuple[PublishedSpeed, ...]:
     """Return all published speeds and memory sizes."""
-    return parse_speeds(_text())
+    return tuple(
+        PublishedSpeed(
+            line["method"],
+            line["source"],
+            float(line["frames_per_second"]) if line["frames_per_second"] else None,
+            float(line["gigabytes"]) if line["gigabytes"] else None,
+            line["conditions"],
+        )
+        for line in _lines("published_speeds.csv")
+    )
 
 
-def published_for(task: Task, protocol: str, length: int | None) -> tuple[Published, ...]:
+def published_for(task: Task, protocol: str, length: Length) -> tuple[Published, ...]:
     """Return the numbers that were measured on the very frames of a protocol at a length.
 
     The last part of a protocol's name only limits the length: the first 90 frames of
@@ -115,152 +164,169 @@ def published_for(task: Task, protocol: str, length: int | None) -> tuple[Publis
     )
 
 
-def _frames_of(protocol: str, length: int | None) -> tuple[str, int | None]:
+def _frames_of(protocol: str, length: Length) -> tuple[str, int | None]:
     """Return dataset and stride, and how many frames of them."""
     selection, _, limit = protocol.rpartition("/")
     limits = [n for n in (length, None if limit == ALL else int(limit)) if n is not None]
     return selection, min(limits, default=None)
 
 
-def parse_published(text: str) -> tuple[Published, ...]:
-    """Read the results of a `published.toml`.
+def _lines(name: str) -> list[dict[str, str]]:
+    text = resources.files("ttt3r.evaluation.reports").joinpath(name).read_text("utf-8")
+    return list(csv.DictReader(text.splitlines(), strict=True))
 
-    Raises:
-        InputError: if it is no TOML, or an entry has an unknown, missing or senseless field.
+
+def _published(line: dict[str, str]) -> Published:
+    pairs = (pair.rsplit("=", 1) for pair in line["metrics"].split())
+    fields: dict[str, Any] = {
+        **line,
+        "task": cast(Task, line["task"]),
+        "length": None if line["length"] == ALL else int(line["length"]),
+        "metrics": {key: float(value) for key, value in pairs},
+        "rule": line["rule"] or None,
+        "n": int(line["n"]) if line["n"] else None,
+        "sequences": tuple(line["sequences"].split()),
+    }
+    return Published(**fields)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A published row, and one's own values of the same things.
+
+    Attributes:
+        length: as one's own evaluation names it; None for all frames.
+        entry: what was published.
+        own: one's own value of each of its metrics; empty where there is none to compare with.
+        note: why there is none, or what else to know.
     """
-    entries = tuple(
-        _result(entry, f"result {number}")
-        for number, entry in enumerate(_tables(text, "results"), start=1)
-    )
-    seen = set()
-    for number, entry in enumerate(entries, start=1):
-        for metric in entry.metrics:
-            identity = dataclasses.astuple(dataclasses.replace(entry, metrics={}, n=None))
-            key = (str(identity), metric)
-            if key in seen:
-                raise _broken(f"result {number}", f"{entry.method} has its {metric} twice")
-            seen.add(key)
-    return entries
+
+    length: Length
+    entry: Published
+    own: dict[str, float]
+    note: str
 
 
-def parse_speeds(text: str) -> tuple[PublishedSpeed, ...]:
-    """Read the speeds of a `published.toml`.
+def published_beside(evaluations: Sequence[Evaluation]) -> tuple[list[Beside], str]:
+    """Return the published rows that are comparable, and why others are not.
 
-    Raises:
-        InputError: as `parse_published`.
+    Comparable is what has the same frames of the same sequences at the same image size, selected
+    and scored in the published way. Whether the weights are the published ones cannot be told.
+
+    Args:
+        evaluations: one or more that differ in rule and reset only.
+
+    Returns:
+        Rows in the order of the lengths, and a reason; "" if nothing was left out.
     """
-    speeds = []
-    for number, entry in enumerate(_tables(text, "speeds"), start=1):
-        where = f"speed {number}"
-        _known_fields(entry, PublishedSpeed, where)
-        numbers = [k for k in ("frames_per_second", "gigabytes") if k in entry]
-        if not numbers:
-            raise _broken(where, "neither frames_per_second nor gigabytes is given")
-        for key in numbers:
-            _positive(entry[key], key, where)
-        _texts(entry, ("method", "source", "conditions"), where)
-        speeds.append(PublishedSpeed(**entry))
-    return tuple(speeds)
-
-
-def _text() -> str:
-    return resources.files("ttt3r.evaluation.reports").joinpath(FILE).read_text("utf-8")
-
-
-def _tables(text: str, name: str) -> list[dict[str, Any]]:
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{FILE} is no TOML: {error}") from error
-    unknown = content.keys() - {"results", "speeds"}
-    if unknown:
-        raise InputError(f"{FILE} may hold [[results]] and [[speeds]], not {_list(unknown)}")
-    tables = content.get(name, [])
-    if not isinstance(tables, list) or not all(isinstance(entry, dict) for entry in tables):
-        raise InputError(f"{FILE}: {name} must be written as [[{name}]]")
-    return tables
-
-
-def _result(entry: dict[str, Any], where: str) -> Published:
-    _known_fields(entry, Published, where)
-    _texts(entry, ("protocol", "method", "source", "rule", "reason"), where)
-    _choice(entry, "task", METRICS, where)
-    _choice(entry, "kind", KINDS, where)
-    _choice({"statistic": "mean", **entry}, "statistic", STATISTICS, where)
-    match = NAME.fullmatch(entry["protocol"])
-    if match is None or match[5]:
-        raise _broken(where, f"{entry['protocol']!r} is not DATASET/strideK/N or …/all")
-    length = entry["length"]
-    if length != ALL and not _is_count(length):
-        raise _broken(where, f'length is {length!r}, but must be a number of frames or "{ALL}"')
-    if match[4] != ALL and (length == ALL or length > int(match[4])):
-        raise _broken(where, f"{entry['protocol']} has no length of {length} frames")
-    if "n" in entry and not _is_count(entry["n"]):
-        raise _broken(where, f"n is {entry['n']!r}, but must be a number of sequences")
-    names = entry.get("sequences", [])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise _broken(where, "sequences must be a list of names")
-    certain = entry.get("certain", True)
-    if not isinstance(certain, bool) or certain == bool(entry.get("reason")):
-        raise _broken(where, "certain = false needs a reason, and only that does")
-    _metrics(entry, where)
-    return Published(
-        **{
-            **entry,
-            "length": None if length == ALL else length,
-            "sequences": tuple(names),
-        }
-    )
-
-
-def _metrics(entry: dict[str, Any], where: str) -> None:
-    values, known = entry["metrics"], {m.key: m for m in METRICS[entry["task"]]}
-    if not isinstance(values, dict) or not values:
-        raise _broken(where, "metrics must be a table of at least one number")
-    if values.keys() - known.keys():
-        raise _broken(
-            where, f"unknown metrics {_list(values.keys() - known.keys())}; known: {_list(known)}"
+    settings = evaluations[0].settings
+    pairs = [
+        (length, entry)
+        for length in settings.lengths
+        for entry in published_for(settings.task, settings.protocol, length)
+    ]
+    if not pairs:
+        return [], ""
+    if settings.variant != "published":
+        return [], f"they follow the published protocol, but this is the {settings.variant} one"
+    if settings.size != PUBLISHED_SIZE:
+        return [], (
+            f"they were made with images of {PUBLISHED_SIZE} pixels, these with {settings.size}"
         )
-    for key, value in values.items():
-        _positive(value, key, where)
-        if known[key].better == "higher" and value > 1.0:
-            raise _broken(where, f"{key} is {value}, but must be a fraction, not percent")
+    partial = _partial(evaluations)
+    rows = []
+    for length, entry in pairs:
+        if set(entry.sequences) - {name for e in evaluations for name in e.names}:
+            continue
+        if entry.sequences or not partial:
+            rows.append(_beside(evaluations, length, entry))
+    return rows, partial
 
 
-def _known_fields(entry: dict[str, Any], kind: type, where: str) -> None:
-    known = dataclasses.fields(kind)
-    required = {f.name for f in known if f.default is dataclasses.MISSING}
-    unknown, missing = entry.keys() - {f.name for f in known}, required - entry.keys()
-    if unknown:
-        raise _broken(where, f"unknown fields: {_list(unknown)}")
-    if missing:
-        raise _broken(where, f"missing fields: {_list(missing)}")
+def published_text(evaluations: Sequence[Evaluation]) -> str:
+    """Return a table of the published rows that are comparable, or why there is none."""
+    rows, reason = published_beside(evaluations)
+    parts = []
+    if rows:
+        known = METRICS[evaluations[0].settings.task]
+        shown = {key for row in rows for key in row.entry.metrics}
+        metrics = [metric for metric in known if metric.key in shown]
+        header = ("frames", "method", *map(heading, metrics), "n", "source")
+        cells = [_row(row, metrics) for row in rows]
+        parts = [
+            "In brackets: by how much the value here differs from the published one. "
+            f"Comparable only with the published weights, {PUBLISHED_WEIGHTS}.",
+            markdown_table(Table(header, (cells,), (1, len(header) - 1))),
+        ]
+    if reason:
+        others = "Other published" if rows else "Published"
+        parts.append(f"{others} numbers exist, but cannot be compared with these: {reason}.")
+    if not parts:
+        parts.append("No published number of this protocol at these lengths is known.")
+    return "\n\n".join(parts)
 
 
-def _texts(entry: dict[str, Any], names: Sequence[str], where: str) -> None:
-    for name in names:
-        if name in entry and not (isinstance(entry[name], str) and entry[name].strip()):
-            raise _broken(where, f"{name} must be a text")
+def _row(row: Beside, metrics: Sequence[Metric]) -> Row:
+    entry = row.entry
+    doubt = f"unconfirmed: {entry.doubt}" if entry.doubt else ""
+    told = [entry.source, row.note, doubt, entry.remark]
+    values = []
+    for metric in metrics:
+        text = metric.text(entry.metrics.get(metric.key))
+        if metric.key in row.own:
+            text += f" ({percent(row.own[metric.key], entry.metrics[metric.key])})"
+        values.append(text)
+    n = NOTHING if entry.n is None else str(entry.n)
+    return frames_text(row.length), entry.title, *values, n, "; ".join(filter(None, told))
 
 
-def _choice(entry: dict[str, Any], name: str, choices: Any, where: str) -> None:
-    value = entry[name]
-    if not isinstance(value, str) or value not in choices:
-        raise _broken(where, f"{name} is {value!r}; choose one of {', '.join(choices)}")
+def counterpart(evaluations: Sequence[Evaluation], entry: Published) -> Evaluation | None:
+    """Return the evaluation of the same method: its rule, never reset."""
+    return next(
+        (e for e in evaluations if e.settings.rule == entry.rule and e.settings.reset == "never"),
+        None,
+    )
 
 
-def _positive(value: Any, name: str, where: str) -> None:
-    if not isinstance(value, float) or not math.isfinite(value) or value <= 0.0:
-        raise _broken(where, f"{name} is {value!r}, but must be a positive decimal number")
+def origin(entry: Published) -> str:
+    """Return in a word or two who says it, and whether it is confirmed."""
+    return KINDS[entry.kind] + (", unconfirmed" if entry.doubt else "")
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value > 0
+def _partial(evaluations: Sequence[Evaluation]) -> str:
+    if all(evaluation.complete for evaluation in evaluations):
+        return ""
+    return "they are means over all sequences of the dataset, these over a subset"
 
 
-def _broken(where: str, problem: str) -> InputError:
-    return InputError(f"{FILE}, {where}: {problem}. Correct the entry.")
+def _beside(evaluations: Sequence[Evaluation], length: Length, entry: Published) -> Beside:
+    evaluation = counterpart(evaluations, entry)
+    if evaluation is not None and entry.sequences:
+        return _beside_sequences(evaluation, length, entry)
+    # A method without a rule here stands beside all evaluations.
+    candidates = evaluations if evaluation is None else [evaluation]
+    every = [candidate.mean(length) for candidate in candidates]
+    failed, dropped = (max(getattr(m, name) for m in every) for name in ("failed", "dropped"))
+    if not entry.sequences and failed:
+        return Beside(length, entry, {}, f"not comparable: {failed} failed here")
+    if not entry.sequences and entry.n is None and dropped:
+        return Beside(length, entry, {}, f"not comparable: {dropped} dropped here")
+    if not entry.sequences and entry.n not in (None, *(mean.count for mean in every)):
+        return Beside(length, entry, {}, f"not comparable: n = {every[0].count} here")
+    if evaluation is None:
+        return Beside(length, entry, {}, "")
+    own = every[0].median if entry.statistic == "median" else every[0].metrics
+    return Beside(length, entry, _of(own, entry), "")
 
 
-def _list(names: Any) -> str:
-    return ", ".join(sorted(names))
+def _beside_sequences(evaluation: Evaluation, length: Length, entry: Published) -> Beside:
+    scores = evaluation.scores(length)
+    if set(entry.sequences) - scores.keys():
+        return Beside(length, entry, {}, "not comparable: no score here")
+    values = [scores[name].metrics for name in entry.sequences]
+    own = {key: sum(v[key] for v in values) / len(values) for key in values[0]}
+    return Beside(length, entry, _of(own, entry), "")
+
+
+def _of(own: Mapping[str, float], entry: Published) -> dict[str, float]:
+    return {key: own[key] for key in entry.metrics if key in own}

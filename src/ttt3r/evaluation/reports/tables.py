@@ -1,12 +1,12 @@
 """Tables of numbers, written as Markdown that lines up in a terminal, or as LaTeX."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ttt3r.evaluation.results import Metric
+from ttt3r.evaluation.results import Length, Metric
 
 NOTHING = "-"
-LEFT, RIGHT = "l", "r"
 ARROWS = {"lower": " ↓", "higher": " ↑", "none": ""}
 LATEX_TEXT = {
     "\\": r"\textbackslash{}",
@@ -28,20 +28,14 @@ LATEX_TEXT = {
 }
 
 
-@dataclass(frozen=True)
-class Cell:
-    """Text in a table.
+class Best(str):
+    """The text of a cell that is the best of its kind, and is printed bold."""
 
-    Attributes:
-        text: as it is, without any markup.
-        bold: whether it is the best of its kind.
-    """
-
-    text: str
-    bold: bool = False
+    __slots__ = ()
 
 
-Row = tuple[Cell, ...]
+Row = Sequence[str]
+"""Texts of cells, without any markup."""
 
 
 @dataclass(frozen=True)
@@ -50,18 +44,18 @@ class Table:
 
     Attributes:
         header: titles of the columns.
-        groups: rows; printed tables draw a line between groups.
+        groups: rows; LaTeX draws a line between groups.
         left: columns of text, which begin at the left; the others are numbers.
     """
 
-    header: tuple[str, ...]
-    groups: tuple[tuple[Row, ...], ...]
-    left: frozenset[int] = frozenset({0})
+    header: Row
+    groups: Sequence[Sequence[Row]]
+    left: Sequence[int] = (0,)
 
-    @property
-    def alignment(self) -> str:
-        """ "l" or "r" for each column."""
-        return "".join(LEFT if i in self.left else RIGHT for i in range(len(self.header)))
+
+def frames_text(length: Length) -> str:
+    """Return a number of frames as text."""
+    return "all" if length is None else str(length)
 
 
 def heading(metric: Metric) -> str:
@@ -74,62 +68,61 @@ def heading(metric: Metric) -> str:
     return title + ARROWS[metric.better]
 
 
-def number(value: float | None, digits: int) -> str:
-    """Return a number, or a dash if there is none."""
-    return NOTHING if value is None else f"{value:.{digits}f}"
-
-
 def percent(value: float, reference: float) -> str:
     """Return how far a value is from a reference, with its sign, in percent of the latter."""
     return f"{100.0 * (value / reference - 1.0):+.1f} %" if reference else NOTHING
 
 
-def mark_best(values: list[float | None], metric: Metric) -> list[Cell]:
+def ranked(values: Sequence[float | None], metric: Metric) -> list[str]:
     """Return values as cells; bold where no other is better, as far as the digits tell.
 
-    Nothing is bold if there is nothing to beat.
+    Nothing is bold if there is only one value, or the metric is mere information.
     """
-    texts = [number(value, metric.digits) for value in values]
+    texts = [metric.text(value) for value in values]
     known = [value for value in values if value is not None]
     if metric.better == "none" or len(known) < 2:
-        return [Cell(text) for text in texts]
-    best = number(min(known) if metric.better == "lower" else max(known), metric.digits)
-    return [Cell(text, text == best) for text in texts]
+        return texts
+    best = metric.text(min(known) if metric.better == "lower" else max(known))
+    return [Best(text) if text == best else text for text in texts]
 
 
 def markdown_table(table: Table) -> str:
     """Return a Markdown table whose columns line up."""
-    rows = [[_markdown_cell(cell) for cell in row] for group in table.groups for row in group]
-    header = [_markdown_cell(Cell(title)) for title in table.header]
-    widths = [max(3, *(len(row[i]) for row in (header, *rows))) for i in range(len(header))]
-
-    def line(cells: list[str]) -> str:
-        padded = [
-            text.ljust(width) if side == LEFT else text.rjust(width)
-            for text, width, side in zip(cells, widths, table.alignment, strict=True)
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rules = [
-        "-" * width if side == LEFT else "-" * (width - 1) + ":"
-        for width, side in zip(widths, table.alignment, strict=True)
+    rows = [table.header, *(row for group in table.groups for row in group)]
+    texts = [[_bold(cell, markdown_text(cell), "**{}**") for cell in row] for row in rows]
+    widths = [max(3, *(len(row[i]) for row in texts)) for i in range(len(table.header))]
+    left = [i in table.left for i in range(len(table.header))]
+    rule = [
+        "-" * w if at_left else "-" * (w - 1) + ":" for w, at_left in zip(widths, left, strict=True)
     ]
-    return "\n".join([line(header), line(rules), *map(line, rows)])
+    texts.insert(1, rule)
+    return "\n".join(
+        "| "
+        + " | ".join(
+            text.ljust(width) if at_left else text.rjust(width)
+            for text, width, at_left in zip(row, widths, left, strict=True)
+        )
+        + " |"
+        for row in texts
+    )
 
 
 def latex_table(table: Table) -> str:
     """Return a `tabular`; it needs the package booktabs."""
-    titles = [_latex_title(title) for title in table.header]
     groups = [
-        "\n".join(" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in group)
+        "\n".join(
+            " & ".join(_bold(cell, latex_text(cell), r"\textbf{{{}}}") for cell in row) + r" \\"
+            for row in group
+        )
         for group in table.groups
         if group
     ]
+    alignment = "".join("l" if i in table.left else "r" for i in range(len(table.header)))
     return "\n".join(
         [
-            rf"\begin{{tabular}}{{{table.alignment}}}",
+            rf"\begin{{tabular}}{{{alignment}}}",
             r"\toprule",
-            " & ".join(titles) + r" \\",
+            " & ".join(map(_latex_title, table.header)) + r" \\",
             r"\midrule",
             "\n\\midrule\n".join(groups),
             r"\bottomrule",
@@ -149,14 +142,8 @@ def latex_text(text: str) -> str:
     return "".join(LATEX_TEXT.get(character, character) for character in " ".join(text.split()))
 
 
-def _markdown_cell(cell: Cell) -> str:
-    text = markdown_text(cell.text)
-    return f"**{text}**" if cell.bold else text
-
-
-def _latex_cell(cell: Cell) -> str:
-    text = latex_text(cell.text)
-    return rf"\textbf{{{text}}}" if cell.bold else text
+def _bold(cell: str, text: str, form: str) -> str:
+    return form.format(text) if isinstance(cell, Best) else text
 
 
 def _latex_title(title: str) -> str:

@@ -2,17 +2,21 @@
 
 import abc
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 
 from ttt3r.errors import InputError
 from ttt3r.evaluation.protocols import Protocol
 from ttt3r.evaluation.results import Status
 from ttt3r.evaluation.sequences import Sequence, TrueFrame
-from ttt3r.types import Frame, ImagePolicy, Prediction
+from ttt3r.evaluation.spool import Spool
+from ttt3r.files import write_atomically
+from ttt3r.sources.preprocess import on_white
+from ttt3r.types import Frame, Prediction, Preparation
 
 
 @dataclass(frozen=True)
@@ -28,30 +32,37 @@ class Outcome:
 class Recorder(abc.ABC):
     """Keeps what is true and what was predicted of a sequence, and scores it at any length.
 
-    What grows with the length and is not small lies in files.
+    What grows with the length and is not small lies in files. Frames are prepared and predictions
+    taken in the same order; a model that looks at a whole clip has all of them prepared before its
+    first prediction is taken.
 
     Args:
         protocol: how to score.
         sequence: what will be shown.
-        policy: how the weights want images prepared.
+        preparation: how the weights want images prepared.
         folder: exists; for files while the stream runs, and for what `keep` leaves.
 
     Attributes:
         outputs: what the session must compute.
         size: (height, width) of the images that the network sees; None before the first.
+        device: where long fits are computed.
     """
 
     outputs: ClassVar[tuple[str, ...]]
 
     def __init__(
-        self, protocol: Protocol, sequence: Sequence, policy: ImagePolicy, folder: Path
+        self, protocol: Protocol, sequence: Sequence, preparation: Preparation, folder: Path
     ) -> None:
-        self.protocol, self.sequence, self.policy, self.folder = protocol, sequence, policy, folder
+        self.protocol, self.sequence = protocol, sequence
+        self.preparation, self.folder = preparation, folder
         self.count = 0
         self.size: tuple[int, int] | None = None
+        self.device = torch.device("cpu")
+        self.wrong: list[int] = []  # values of each frame that count and are not finite
+        self._spools: list[Spool] = []
 
     @classmethod
-    def check(cls, device: str) -> None:
+    def check(cls) -> None:
         """Find out before anything runs whether all packages are there.
 
         Raises:
@@ -65,16 +76,10 @@ class Recorder(abc.ABC):
         Raises:
             InputError: if truth that the task needs is missing, or the frame cannot be used.
         """
-        frame = self._prepare(
-            true,
-            Frame(
-                image=true.image,
-                index=self.count,
-                timestamp=true.timestamp,
-                intrinsics=true.intrinsics,
-                name=self.sequence.name,
-            ),
-        )
+        if self.preparation.by_width and true.alpha is not None:
+            true = replace(true, image=on_white(true.image, true.alpha))
+        frame = Frame(true.image, self.count, true.timestamp, true.intrinsics, self.sequence.name)
+        frame = self._prepare(true, frame)
         size = (frame.image.shape[0], frame.image.shape[1])
         if self.size not in (None, size):
             raise InputError(
@@ -97,14 +102,33 @@ class Recorder(abc.ABC):
 
     @abc.abstractmethod
     def keep(self) -> None:
-        """Write what figures are drawn from, for good."""
+        """Write what figures are drawn from."""
 
     def close(self) -> None:
         """Delete the files that were needed only while the stream ran."""
-        return None
+        for spool in self._spools:
+            spool.close()
 
+    def _spool(self, name: str, dtype: Any) -> Spool:
+        """Open a file that `close` deletes."""
+        self._spools.append(Spool(self.folder / f".{name}.tmp", dtype))
+        return self._spools[-1]
 
-def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays to a compressed file of numpy's."""
-    with path.open("wb") as file:  # given a path, numpy would append an ending
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+    def _failure(self, frames: int, what: str) -> Outcome | None:
+        """Return what `wrong` predictions among the first frames mean; None if there are none."""
+        wrong = sum(self.wrong[:frames])
+        if not wrong:
+            return None
+        first = next(i for i, count in enumerate(self.wrong) if count)
+        return Outcome(
+            "failed", note=f"{wrong} predicted {what} are not finite, the first in frame {first}"
+        )
+
+    def _save(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write arrays to a compressed file of numpy's in the folder."""
+
+        def write(path: Path) -> None:
+            with path.open("wb") as file:  # given a path, numpy would append an ending
+                np.savez_compressed(file, allow_pickle=False, **arrays)
+
+        write_atomically(self.folder / name, write)

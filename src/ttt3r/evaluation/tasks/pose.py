@@ -5,24 +5,23 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from ttt3r.errors import InputError
-from ttt3r.evaluation.baselines import static_camera_errors
 from ttt3r.evaluation.metrics import trajectory
 from ttt3r.evaluation.metrics.pairs import pair_accuracy
 from ttt3r.evaluation.protocols import Protocol
-from ttt3r.evaluation.sequences import Sequence, TrueFrame, read_numbers
+from ttt3r.evaluation.sequences import Sequence, TrueFrame
 from ttt3r.evaluation.store import ESTIMATE, TRUTH
 from ttt3r.evaluation.tasks.base import Outcome, Recorder
-from ttt3r.files import write_atomically
-from ttt3r.geometry import se3
+from ttt3r.files import write_atomically, write_text
+from ttt3r.runs.trajectory import tum_line
 from ttt3r.sources import prepare_frame
-from ttt3r.stream import tum
-from ttt3r.types import Frame, ImagePolicy, Prediction
+from ttt3r.types import Frame, Prediction, Preparation
 
 UNKNOWN = np.full((4, 4), np.nan)
 CLOSE_DEG = 15.0  # below it the relative pose of two frames counts as right
+WALKS = 8  # random walks that are averaged
 
 
 class PoseRecorder(Recorder):
@@ -31,9 +30,9 @@ class PoseRecorder(Recorder):
     outputs: ClassVar[tuple[str, ...]] = ("pose",)
 
     def __init__(
-        self, protocol: Protocol, sequence: Sequence, policy: ImagePolicy, folder: Path
+        self, protocol: Protocol, sequence: Sequence, preparation: Preparation, folder: Path
     ) -> None:
-        super().__init__(protocol, sequence, policy, folder)
+        super().__init__(protocol, sequence, preparation, folder)
         self.stamps: list[float] = []
         self.truth: list[np.ndarray] = []
         self.estimate: list[np.ndarray] = []
@@ -43,7 +42,7 @@ class PoseRecorder(Recorder):
         self.stamps.append(true.timestamp)
         pose = true.world_from_camera
         self.truth.append(UNKNOWN if pose is None else pose)
-        return prepare_frame(frame, self.policy)
+        return prepare_frame(frame, self.preparation)
 
     def take(self, prediction: Prediction) -> None:
         """Take the predicted pose."""
@@ -62,14 +61,11 @@ class PoseRecorder(Recorder):
             note = f"{int((~good).sum())} predicted poses are not finite, the first of frame "
             return Outcome("failed", note=note + str(int(good.argmin())))
         unknown = int((~known).sum())
+        note = f"{unknown} of {len(truth)} true poses are unknown" if unknown else ""
         if unknown and self.protocol.variant == "published":
-            note = f"{unknown} of {len(truth)} true poses are unknown"
             return Outcome("dropped", note=note)
         try:  # does the truth allow a score, whatever was predicted?
-            trajectory.trajectory_errors(
-                np.where(known[:, None, None], truth, np.eye(4)), truth, "sim3", known
-            )
-            still = static_camera_errors(truth, known)
+            baselines = without_images(truth, known)
         except InputError as error:
             return Outcome("dropped", note=str(error))
         try:
@@ -83,44 +79,47 @@ class PoseRecorder(Recorder):
             "rpe_translation": errors.rpe_translation,
             "rpe_rotation": errors.rpe_rotation_deg,
             "rotation": rotation,
-            "auc_30": 100.0 * pairs.auc,
-            "rra_15": 100.0 * pairs.rra[CLOSE_DEG],
-            "rta_15": 100.0 * pairs.rta[CLOSE_DEG],
-            "ate_percent": 100.0 * errors.ate / trajectory.path_length(truth, known),
-            "ate_static": still.ate,
+            "auc_30": pairs.auc,
+            "rra_15": pairs.rra[CLOSE_DEG],
+            "rta_15": pairs.rta[CLOSE_DEG],
+            "ate_of_path": errors.ate / trajectory.path_length(truth, known),
             "scale": errors.scale,
         }
-        note = f"{unknown} of {len(truth)} true poses are unknown and masked" if unknown else ""
-        return Outcome("ok", metrics, note)
+        return Outcome("ok", metrics | baselines, f"{note} and masked" if note else "")
 
     def keep(self) -> None:
         """Write both trajectories in the format of the TUM RGB-D benchmark."""
         for name, poses in ((ESTIMATE, self.estimate), (TRUTH, self.truth)):
-            lines = [
-                tum.tum_line(stamp, torch.from_numpy(pose))
-                for stamp, pose in zip(self.stamps, poses[: len(self.estimate)], strict=False)
-            ]
-            write_atomically(self.folder / name, lambda path, text=lines: _write(path, text))
+            pairs = zip(self.stamps, poses[: len(self.estimate)], strict=False)
+            text = "".join(tum_line(stamp, torch.from_numpy(pose)) for stamp, pose in pairs)
+            write_atomically(
+                self.folder / name,
+                lambda path, text=text: write_text(path, text),
+            )
 
 
-def _write(path: Path, lines: list[str]) -> None:
-    path.write_text("".join(lines), "ascii", newline="\n")
+def without_images(
+    truth: Float64[np.ndarray, "n 4 4"], known: Bool[np.ndarray, " n"]
+) -> dict[str, float]:
+    """Return what answers score that use no image: a still camera, and random walks.
 
-
-def read_trajectories(
-    folder: Path,
-) -> tuple[Float64[np.ndarray, "frames 4 4"], Float64[np.ndarray, "frames 4 4"]]:
-    """Return the estimate and the truth that `PoseRecorder.keep` left in a folder.
+    The best place of a still camera is the mean of the true positions, so its ATE is their RMS
+    distance from that: the largest error that any estimate can have after the fit of a similarity.
+    A random walk has steps of independent normal numbers; its ATE is the mean over `WALKS` of them.
 
     Raises:
-        InputError: if they cannot be read.
+        InputError: if the truth allows no score.
     """
-    estimate, truth = (
-        se3.pose_from_encoding(
-            torch.from_numpy(
-                read_numbers(folder / name, 8, "evaluate again")[:, [1, 2, 3, 7, 4, 5, 6]]
-            )
-        ).numpy()
-        for name in (ESTIMATE, TRUTH)
-    )
-    return estimate, truth
+    still = np.tile(np.eye(4), (len(truth), 1, 1))
+    positions = truth[known, :3, 3]
+    walks = []
+    for seed in range(WALKS):
+        walk = still.copy()
+        steps = np.random.default_rng([seed, len(truth)]).normal(size=(len(truth), 3))
+        walk[:, :3, 3] = steps.cumsum(0)
+        walks.append(trajectory.ate(walk, truth, "sim3", known))
+    return {
+        "ate_static": float(np.sqrt(np.square(positions - positions.mean(0)).sum(-1).mean())),
+        "ate_walk": float(np.mean(walks)),
+        "rotation_static": trajectory.rotation_error_deg(still, truth, known),
+    }

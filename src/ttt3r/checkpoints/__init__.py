@@ -1,0 +1,1 @@
+"""Reading weight files into tensors and inert metadata, safely; knows no network."""

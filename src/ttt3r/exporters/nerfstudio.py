@@ -1,0 +1,188 @@
+"""A data folder for nerfstudio: transforms.json, images, depth and a point cloud.
+
+Its world is z-up: `applied_transform` leads there from the run's. Cameras have OpenGL axes (x
+right, y up, z backward), and pixel centres are at half integers.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+from PIL import Image as PillowImage
+
+from ttt3r.errors import SettingError
+from ttt3r.exporters.cameras import Cameras, checked_camera, placed_frames
+from ttt3r.exporters.originals import originals
+from ttt3r.exporters.placed import GREY, left_out_text, no_pose, points_of
+from ttt3r.exporters.ply import VERTEX, header
+from ttt3r.runs.reader import Run
+from ttt3r.sources.undo import OriginalPixels
+from ttt3r.types import Prediction
+
+# From the run's world (x right, y down, z forward) to one with z up.
+APPLIED = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+UNIT = 0.001  # of depth, in units of the run; nerfstudio's default
+MOST = 65535
+
+
+def write_nerfstudio(
+    run: Run,
+    path: Path,
+    *,
+    camera: Literal["shared", "per-image"] = "shared",
+    images: Path | None = None,
+    every: int = 1,
+    min_confidence: float = 1.5,
+    most_points: int = 500_000,
+) -> str:
+    """Write cameras in the original images' pixels, these images, depth, and a point cloud.
+
+    Depth is a PNG of 16 bits for each image, as large as it, in thousandths of the run's unit; 0
+    where there is none or its point is not kept. A frame that could not be placed is left out.
+
+    Args:
+        run: with points and poses.
+        path: empty folder to fill.
+        camera: shared takes the median of all frames as the one camera of images of the same size;
+            per-image keeps each frame's own.
+        images: where the images or the video that the run was made from lie now, if they were
+            moved.
+        every: take every n-th frame.
+        min_confidence: keep points whose confidence is above this; 1 is the least there is.
+        most_points: points to keep at most, as many of each frame.
+
+    Returns:
+        What was written.
+
+    Raises:
+        SettingError: if an option makes no sense.
+        RunError: if the run holds no points, poses or intrinsics, or no frame has a pose.
+        OSError: if something cannot be written.
+    """
+    checked_camera(camera, every=every, most_points=most_points)
+    if math.isnan(min_confidence):
+        raise SettingError("min_confidence must be a number; 0 keeps every point")
+    cameras = Cameras.of(run) if camera == "shared" else Cameras.own()
+    share = max(1, most_points // -(-len(run) // every))
+    left_out: list[int] = []
+    frames = count = 0
+    (path / "images").mkdir()
+    (path / "depth").mkdir()
+    with (
+        originals(run, images) as found,
+        (path / "transforms.json").open("w", encoding="utf-8", newline="\n") as file,
+        (path / "points.ply").open("wb") as cloud,
+    ):
+        file.write(_head())
+        cloud.write(header(0))
+        for prediction in placed_frames(run, every, left_out):
+            intrinsics, pixels = cameras.intrinsics(prediction), found.pixels(prediction)
+            usable = _usable(prediction, min_confidence)
+            depth_name = f"depth/{prediction.index:06d}.png"
+            _write_depth(path / depth_name, prediction, usable, pixels)
+            entry = {
+                "file_path": f"images/{found.save(prediction, path / 'images')}",
+                "depth_file_path": depth_name,
+                **_camera(prediction, intrinsics, pixels),
+            }
+            file.write(("," if frames else "") + "\n    " + json.dumps(entry, allow_nan=False))
+            count += _add_points(cloud, prediction, intrinsics, usable, share)
+            frames += 1
+        file.write("\n  ]\n}\n")
+        cloud.seek(0)
+        cloud.write(header(count))
+    if frames == 0:
+        raise no_pose()
+    return f"{frames:,} images, {count:,} points{left_out_text(len(left_out))}"
+
+
+def _head() -> str:
+    """The beginning of transforms.json, up to its frames."""
+    shared = {
+        "camera_model": "OPENCV",
+        "applied_transform": APPLIED[:3].tolist(),
+        "depth_unit_scale_factor": UNIT,
+        "ply_file_path": "points.ply",
+    }
+    lines = [f'  "{name}": {json.dumps(value)}' for name, value in shared.items()]
+    return "{\n" + ",\n".join([*lines, '  "frames": ['])
+
+
+def _camera(
+    prediction: Prediction, intrinsics: Float[np.ndarray, "3 3"], pixels: OriginalPixels
+) -> dict[str, Any]:
+    """Intrinsics and pose of one frame, as nerfstudio names them."""
+    assert prediction.world_from_camera is not None
+    matrix = pixels.intrinsics(intrinsics)
+    pose = pixels.world_from_camera(prediction.world_from_camera.double().numpy())
+    return {
+        "w": pixels.size[0],
+        "h": pixels.size[1],
+        "fl_x": float(matrix[0, 0]),
+        "fl_y": float(matrix[1, 1]),
+        "cx": float(matrix[0, 2]) + 0.5,
+        "cy": float(matrix[1, 2]) + 0.5,
+        "transform_matrix": (APPLIED @ pose @ OPENGL).tolist(),
+    }
+
+
+def _usable(prediction: Prediction, min_confidence: float) -> Bool[np.ndarray, "height width"]:
+    """Where depth is sure enough, and fits into 16 bits."""
+    points, confidence = points_of(prediction)
+    depth = points[..., 2]
+    fits = (depth > UNIT / 2) & (depth < UNIT * (MOST + 0.5))
+    return (fits & (confidence > min_confidence) & confidence.isfinite()).numpy()
+
+
+def _write_depth(
+    path: Path,
+    prediction: Prediction,
+    usable: Bool[np.ndarray, "height width"],
+    pixels: OriginalPixels,
+) -> None:
+    depth = points_of(prediction)[0][..., 2].double().numpy()
+    stored = np.where(usable, np.round(np.where(usable, depth, 0.0) / UNIT), 0).astype(np.uint16)
+    PillowImage.fromarray(pixels.spread(stored)).save(path, compress_level=1)
+
+
+def _add_points(
+    file: BinaryIO,
+    prediction: Prediction,
+    intrinsics: Float[np.ndarray, "3 3"],
+    usable: Bool[np.ndarray, "height width"],
+    most: int,
+) -> int:
+    """Write some of a frame's points, drawn at random but the same each time; return how many."""
+    y, x = np.nonzero(usable)
+    if len(y) > most:
+        chosen = np.random.default_rng(prediction.index).choice(len(y), most, replace=False)
+        y, x = y[chosen], x[chosen]
+    points, confidence = points_of(prediction)
+    depth = points.numpy()[y, x, 2].astype(np.float64)
+    rays = np.column_stack([x, y, np.ones(len(x))]) @ np.linalg.inv(intrinsics).T
+    assert prediction.world_from_camera is not None
+    pose = APPLIED @ prediction.world_from_camera.double().numpy()
+    file.write(_vertices(prediction, (y, x), rays * depth[:, None], pose, confidence.numpy()))
+    return len(y)
+
+
+def _vertices(
+    prediction: Prediction,
+    places: tuple[Shaped[np.ndarray, " n"], Shaped[np.ndarray, " n"]],
+    camera: Float[np.ndarray, "n 3"],
+    pose: Float[np.ndarray, "4 4"],
+    confidence: Float[np.ndarray, "height width"],
+) -> bytes:
+    rows = np.empty(len(camera), VERTEX)
+    world = camera @ pose[:3, :3].T + pose[:3, 3]
+    for column, axis in enumerate("xyz"):
+        rows[axis] = world[:, column]
+    for column, colour in enumerate(("red", "green", "blue")):
+        image = prediction.image
+        rows[colour] = GREY if image is None else image.numpy()[(*places, column)]
+    rows["confidence"] = confidence[places]
+    return rows.tobytes()

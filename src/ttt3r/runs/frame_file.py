@@ -1,0 +1,123 @@
+"""One frame of a run on disk: a safetensors file that holds a prediction."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import torch
+from torch import Tensor
+
+from ttt3r.errors import RunError
+from ttt3r.tensor_files import read_tensors, write_tensors
+from ttt3r.types import ON_DISK, ImageTransform, Prediction, Reading
+
+
+@dataclass(frozen=True)
+class _Header:
+    index: int
+    timestamp: float
+    segment: int
+    scale: float
+    transform: ImageTransform | None
+
+
+# How the shape of each tensor ends, and how many axes it has, as `Reading` declares them.
+_AXES = {
+    name: get_args(hint)[0].dim_str.split()[1:] for name, hint in get_type_hints(Reading).items()
+}
+_ENDS = {
+    name: tuple(int(axis) for axis in axes if axis.isdecimal()) for name, axes in _AXES.items()
+}
+_RANKS = {name: len(axes) for name, axes in _AXES.items()}
+PIXELS = ["height", "width"]  # how the axes of a map begin
+LARGEST_HALF = torch.finfo(torch.float16).max
+
+
+def write_prediction(path: Path, prediction: Prediction) -> None:
+    """Write a prediction atomically; maps as float16, saturated at ±65504.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, value in prediction.tensors().items():
+        if ON_DISK[name] == torch.float16:
+            value = value.clamp(-LARGEST_HALF, LARGEST_HALF)
+        tensors[name] = value.to(ON_DISK[name])
+    if prediction.image is not None:
+        tensors["image"] = prediction.image
+    header = _Header(**{item.name: getattr(prediction, item.name) for item in fields(_Header)})
+    write_tensors(path, tensors, header)
+
+
+def read_prediction(path: Path, only: tuple[str, ...] | None = None) -> Prediction:
+    """Read a prediction; maps come back as float32.
+
+    Args:
+        path: the frame's file.
+        only: names of the tensors to read; the others become None, whether they are there or not.
+
+    Raises:
+        RunError: if the file is missing or damaged.
+    """
+    header, tensors = _read(path, only)
+    try:
+        image = tensors.pop("image", None)
+        if image is not None and (image.dtype != torch.uint8 or image.shape[2:] != (3,)):
+            raise ValueError(f"its image is {image.dtype} of shape {tuple(image.shape)}")
+        maps: dict[str, Any] = {name: value.float() for name, value in tensors.items()}
+        for name, value in maps.items():
+            if (
+                tuple(value.shape[value.ndim - len(_ENDS[name]) :]) != _ENDS[name]
+                or value.ndim != _RANKS[name]
+            ):
+                raise ValueError(f"its {name} has the shape {tuple(value.shape)}")
+        on_pixels = [value for name, value in maps.items() if _AXES[name][:2] == PIXELS]
+        sizes = {value.shape[:2] for value in (*on_pixels, image) if value is not None}
+        if len(sizes) > 1:
+            raise ValueError("its maps have different sizes")
+        return Prediction(**vars(header), **maps, image=image)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def read_pose(path: Path) -> tuple[float, Tensor | None]:
+    """Read only the timestamp and the pose (None if it was not asked for) of a frame.
+
+    Raises:
+        RunError: if the file is missing or damaged.
+    """
+    header, tensors = _read(path, ("world_from_camera",))
+    pose = tensors.get("world_from_camera")
+    if pose is not None and (pose.shape != (4, 4) or not pose.is_floating_point()):
+        raise _damaged(path, f"its pose is {pose.dtype} of shape {tuple(pose.shape)}")
+    return header.timestamp, pose
+
+
+def read_intrinsics(path: Path) -> tuple[ImageTransform | None, Tensor | None]:
+    """Read only how a frame's image was made and its intrinsics (None if there are none).
+
+    Raises:
+        RunError: if the file is missing or damaged.
+    """
+    header, tensors = _read(path, ("intrinsics",))
+    intrinsics = tensors.get("intrinsics")
+    if intrinsics is not None and (
+        intrinsics.shape != (3, 3) or not intrinsics.is_floating_point()
+    ):
+        raise _damaged(path, f"its intrinsics are {intrinsics.dtype} {tuple(intrinsics.shape)}")
+    return header.transform, intrinsics
+
+
+def _read(path: Path, only: tuple[str, ...] | None) -> tuple[_Header, dict[str, Tensor]]:
+    try:
+        return read_tensors(path, _Header, only)
+    except ValueError as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, reason: object) -> RunError:
+    return RunError(
+        f"the frame {path} is missing or damaged ({reason}); `ttt3r run --resume` with the same "
+        "input makes it again"
+    )

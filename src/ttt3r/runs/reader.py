@@ -1,0 +1,128 @@
+"""A run: the folder that holds all that a session produced.
+
+    run/
+      manifest.json            what was run on what, with which settings; status
+      frames/000000.safetensors …   one prediction each
+      trajectory.tum           one line per frame that has a pose
+      inputs.txt               size and name of each image file, where the source has them
+      summary.png              the run in one picture, once it is complete
+      session.safetensors      the session after a recent frame, for resuming
+
+The formats are described in ``docs/run-folder.md``.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ttt3r.errors import RunError
+from ttt3r.files import user_path
+from ttt3r.runs.frame_file import read_pose, read_prediction
+from ttt3r.runs.trajectory import Trajectory, stack
+from ttt3r.types import Prediction
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+FRAMES = "frames"
+TRAJECTORY = "trajectory.tum"
+SESSION = "session.safetensors"
+INPUTS = "inputs.txt"
+SUMMARY = "summary.png"
+LOCK = ".lock"
+
+
+def frame_path(folder: Path, index: int) -> Path:
+    """Where the frame at `index` is stored."""
+    return folder / FRAMES / f"{index:06d}.safetensors"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest of a run.
+
+    Raises:
+        RunError: if there is none, or this version cannot read it.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(
+            f"{folder} is not a run: it holds no {MANIFEST}. Give the folder that "
+            "`ttt3r run … --out FOLDER` wrote."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {path}: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        raise RunError(f"{path} has format {found}; this version of ttt3r reads {FORMAT}")
+    return manifest
+
+
+class Run:
+    """Read access to a run, also while it is being written.
+
+    Frames are loaded when asked for; nothing is kept. `run[12]` is a `Prediction`, `len(run)` the
+    number of frames, and iterating goes through them in order.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._known = 0  # frames found so far
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """Open the run in `folder`.
+
+        Raises:
+            RunError: if it is not a run.
+        """
+        folder = user_path(folder)
+        return cls(folder, read_manifest(folder))
+
+    def __len__(self) -> int:
+        """Number of frames that are complete on disk, counted from the first without a gap.
+
+        The folder is listed once. After that, a call looks at the last known frame and the next
+        one, so it takes the same time for any length.
+        """
+        if self._known == 0 or not self._has(self._known - 1):
+            names = {path.name for path in (self.folder / FRAMES).glob("[0-9]*.safetensors")}
+            self._known = 0
+            while frame_path(self.folder, self._known).name in names:
+                self._known += 1
+        while self._has(self._known):
+            self._known += 1
+        return self._known
+
+    def _has(self, index: int) -> bool:
+        return frame_path(self.folder, index).exists()
+
+    def __getitem__(self, index: int) -> Prediction:
+        if not 0 <= index < self._known:
+            count = len(self)
+            if not -count <= index < count:
+                raise IndexError(f"the run holds {count} frames; there is no frame {index}")
+            index %= count
+        return read_prediction(frame_path(self.folder, index))
+
+    def __iter__(self) -> Iterator[Prediction]:
+        for index in range(len(self)):
+            yield read_prediction(frame_path(self.folder, index))
+
+    def trajectory(self) -> Trajectory:
+        """Poses of all frames that have one; a frame that could not be placed is left out.
+
+        Raises:
+            RunError: if the run was made without poses.
+        """
+        stamps, poses = [], []
+        for index in range(len(self)):
+            stamp, pose = read_pose(frame_path(self.folder, index))
+            if pose is None:
+                raise RunError("this run holds no poses; run again with the output 'pose'")
+            if bool(pose.isfinite().all()):
+                stamps.append(stamp)
+                poses.append(pose)
+        return stack(stamps, poses)

@@ -1,0 +1,1 @@
+"""Looking at a run: the scene it becomes, the page that shows it, and the server of live views."""

@@ -1,0 +1,190 @@
+"""A small HTTP server for the live viewer: a page, its changes, and details of one frame.
+
+It listens on this machine only unless it is told otherwise, and then asks for a token. Requests
+with the name of another host are refused, so that a foreign page in the same browser cannot reach
+it by a name that it made point here.
+"""
+
+import contextlib
+import hmac
+import ipaddress
+import json
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from ttt3r.errors import SettingError
+from ttt3r.version import __version__
+
+LOOPBACK = "127.0.0.1"
+PORT = 8012
+TRIED = 20  # ports from the first on, where none was asked for
+HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen, and who may look.
+
+    Attributes:
+        host: name or number of an interface of this machine.
+        port: 0 for any free one; None for 8012 or the next free one.
+        token: what a request must bring along; where the host is not this machine alone, one is
+            made if it is missing.
+
+    Raises:
+        SettingError: if the port or the token makes no sense.
+    """
+
+    host: str = LOOPBACK
+    port: int | None = None
+    token: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.port is not None and not 0 <= self.port < 65536:
+            raise SettingError(f"--port must be between 0 and 65535, not {self.port}")
+        if self.token is not None and len(self.token) < 8:
+            raise SettingError(
+                "--token must have at least 8 characters; leave it out to have one made"
+            )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only programs on this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        with contextlib.suppress(ValueError):
+            return ipaddress.ip_address(self.host).is_loopback
+        return False
+
+
+class Server:
+    """Answers requests in threads of its own until it is closed.
+
+    Args:
+        address: where to listen.
+        page: the page.
+        changes: records of what changed after a version.
+        detail: of the frame at an index, as JSON values; None if there is none.
+
+    Attributes:
+        url: with the token, if there is one.
+        token: what requests must bring along; None if they need none.
+
+    Raises:
+        SettingError: if the address cannot be used.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        page: Callable[[], bytes],
+        changes: Callable[[int], bytes],
+        detail: Callable[[int], dict[str, Any] | None],
+    ) -> None:
+        self.token = address.token or (None if address.is_local else secrets.token_urlsafe(16))
+        handler = type("Handler", (_Handler,), {"owner": self})
+        self._answers = {"/": page, "/changes": changes, "/frame": detail}
+        self._http = _listening(address, handler)
+        port = self._http.server_address[1]
+        self.any_host = not address.is_local
+        host = socket.gethostname() if address.host in ("0.0.0.0", "::", "") else address.host
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{port}/" + (f"?token={self.token}" if self.token else "")
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.1,), daemon=True)
+        self._thread.start()
+
+    def answer(self, path: str) -> tuple[int, str, bytes]:
+        """Status, type and content for a request."""
+        parts = urlsplit(path)
+        words = parse_qs(parts.query)
+        given = words.get("token", [""])[0]
+        if self.token and not hmac.compare_digest(given.encode(), self.token.encode()):
+            return 403, "text/plain", b"This address needs the token that the program printed.\n"
+        if parts.path == "/":
+            return 200, "text/html; charset=utf-8", self._answers["/"]()
+        try:
+            if parts.path == "/changes":
+                after = int(words.get("after", ["0"])[0])
+                return 200, "application/octet-stream", self._answers["/changes"](after)
+            if parts.path == "/frame":
+                found = self._answers["/frame"](int(words.get("index", ["-1"])[0]))
+                if found is not None:
+                    return 200, "application/json", json.dumps(found).encode()
+        except ValueError:
+            return 400, "text/plain", b"not a number\n"
+        return 404, "text/plain", b"nothing here\n"
+
+    def knows(self, host: str) -> bool:
+        """Whether a request for a host is meant for this server."""
+        name = urlsplit(f"//{host}").hostname or ""
+        return self.any_host or Address(name).is_local
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join(timeout=5)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    owner: Server
+    server_version = f"ttt3r/{__version__}"
+    sys_version = ""
+    protocol_version = "HTTP/1.1"
+    timeout = 30
+
+    def do_GET(self) -> None:
+        if not self.owner.knows(self.headers.get("Host", "")):
+            answer = 403, "text/plain", b"another host was asked for\n"
+        else:
+            answer = self.owner.answer(self.path)
+        status, kind, content = answer
+        with contextlib.suppress(OSError):  # the browser went away
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            for name, value in HEADERS.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing; the terminal shows the progress of the run."""
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    allow_reuse_address = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that breaks off is nothing to report."""
+
+
+def _listening(address: Address, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    ports = [address.port] if address.port is not None else [*range(PORT, PORT + TRIED), 0]
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    kind = type("Http", (_Http,), {"address_family": family})
+    failure: OSError | None = None
+    for port in ports:
+        try:
+            return kind((address.host, port), handler)
+        except OSError as error:
+            failure = error
+    assert failure is not None
+    raise SettingError(
+        f"cannot listen on {address.host} port {ports[0]}: {failure.strerror or failure}; choose "
+        "another --port, or another --host"
+    ) from failure

@@ -1,0 +1,103 @@
+"""`ttt3r view` and `ttt3r run --view`: what they print and serve, and what they refuse."""
+
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import TINY, Ttt3r
+from tests.viewer.test_scene import read_records
+from ttt3r.cli import run as run_command
+from ttt3r.cli import view
+from ttt3r.viewer.live import LiveViewer
+from ttt3r.viewer.server import Server
+
+
+def heads(url: str) -> list[dict]:
+    """What the page at an address is given."""
+    with urllib.request.urlopen(f"{url}changes?after=0", timeout=30) as answer:
+        return [head for head, _ in read_records(answer.read())]
+
+
+@pytest.fixture
+def urls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Addresses of the viewers that were opened."""
+    found: list[str] = []
+    start = Server.__init__
+
+    def init(self: Server, *words: object) -> None:
+        start(self, *words)
+        found.append(self.url)
+
+    monkeypatch.setattr(Server, "__init__", init)
+    return found
+
+
+def test_view(finished: Path, ttt3r: Ttt3r, urls: list[str], monkeypatch: pytest.MonkeyPatch):
+    seen: list[dict] = []
+
+    def look(seconds: float) -> None:
+        seen.extend(heads(urls[0]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(view, "pause", look)
+    result = ttt3r("view", finished, "--port", 0)
+    assert (result.status, result.err) == (0, "")
+    assert result.out == f"look at it here: {urls[0]}\n"
+    meta, *nodes = seen
+    assert meta["facts"]["frames"] == 12 and meta["facts"]["title"] == "finished"
+    assert "not trained" in meta["facts"]["warning"]
+    assert {"path/0", "image/0", "points/0"} <= {node["name"] for node in nodes}
+
+
+def test_of_a_long_run_some_frames_are_read_whole(
+    finished: Path, ttt3r: Ttt3r, monkeypatch: pytest.MonkeyPatch
+):
+    whole: list[int] = []
+    show = LiveViewer.show_now
+
+    def watch(self: LiveViewer, prediction: object) -> None:
+        if getattr(prediction, "points", None) is not None:
+            whole.append(getattr(prediction, "index", -1))
+        show(self, prediction)  # type: ignore[arg-type]
+
+    def stop(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LiveViewer, "show_now", watch)
+    monkeypatch.setattr(view, "MOST_FRAMES", 3)
+    monkeypatch.setattr(view, "pause", stop)
+    assert ttt3r("view", finished, "--port", 0).status == 0
+    assert whole == [0, 4, 8]
+
+
+def test_run_with_a_view(
+    clip: Path, ttt3r: Ttt3r, urls: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[dict] = []
+    monkeypatch.setattr(run_command, "wait_for_ctrl_c", lambda: seen.extend(heads(urls[0])))
+    result = ttt3r("run", clip, *TINY, "--out", "a", "--view", "--port", 0)
+    assert result.status == 0 and f"look at it here: {urls[0]}" in result.out
+    assert "the page stays until Ctrl-C" in result.out
+    assert seen[0]["facts"]["status"] == "complete" and seen[0]["facts"]["frames"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--outputs", "points"), "add pose to --outputs"),
+        (("--token", "short"), "at least 8 characters"),
+        (("--host", "192.0.2.1"), "cannot listen on 192.0.2.1"),
+    ],
+    ids=str,
+)
+def test_refused_before_anything_is_written(
+    clip: Path, ttt3r: Ttt3r, words: tuple[str, ...], reason: str
+):
+    result = ttt3r("run", clip, *TINY, "--out", "a", "--view", *words)
+    assert result.status == 2 and reason in result.err and not Path("a").exists()
+
+
+def test_no_run(ttt3r: Ttt3r, tmp_path: Path):
+    result = ttt3r("view", tmp_path)
+    assert result.status == 2 and "is not a run" in result.err
