@@ -49,6 +49,7 @@ class Cut3r(StreamNetwork):
             Block(encoder, c.encoder_heads, c.mlp_ratio) for _ in range(c.encoder_depth)
         )
         self.enc_norm = LayerNorm(encoder)
+        self.masked_img_token = nn.Parameter(torch.zeros(1, encoder))
         if c.ray_encoder_depth:
             self.patch_embed_ray_map = PatchEmbed(6, encoder, c.patch_size)
             self.enc_blocks_ray_map = nn.ModuleList(
@@ -56,7 +57,6 @@ class Cut3r(StreamNetwork):
             )
             self.enc_norm_ray_map = LayerNorm(encoder)
             self.masked_ray_map_token = nn.Parameter(torch.zeros(1, encoder))
-        self.masked_img_token = nn.Parameter(torch.zeros(1, encoder))
         self.decoder_embed = Linear(encoder, decoder)
         self.dec_blocks = nn.ModuleList(
             DecoderBlock(decoder, c.decoder_heads, c.mlp_ratio) for _ in range(c.decoder_depth)
