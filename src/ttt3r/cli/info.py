@@ -86,14 +86,8 @@ def length_unit(run: "Run") -> str:
 
 def _duration(run: "Run") -> float | None:
     """Seconds from the first to the last frame; None if there are no frames."""
-    from ttt3r.runs.frame_file import read_pose
-    from ttt3r.runs.reader import frame_path
-
     count = len(run)
-    if count == 0:
-        return None
-    first, last = (read_pose(frame_path(run.folder, index))[0] for index in (0, count - 1))
-    return last - first
+    return run.stamp(count - 1) - run.stamp(0) if count else None
 
 
 def _sizes(folder: Path) -> dict[str, int]:

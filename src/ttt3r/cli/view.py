@@ -62,8 +62,6 @@ def follow(run: "Run", viewer: "LiveViewer") -> None:
     Raises:
         RunError: if the run has no poses, or a frame is damaged.
     """
-    from ttt3r.runs.frame_file import read_prediction
-    from ttt3r.runs.reader import frame_path
 
     shown, stride, facts = 0, 1, None
     while True:
@@ -75,6 +73,6 @@ def follow(run: "Run", viewer: "LiveViewer") -> None:
             while max(index, count) // stride > MOST_FRAMES:
                 stride *= 2
             only = None if index % stride == 0 else POSE
-            viewer.show_now(read_prediction(frame_path(run.folder, index), only))
+            viewer.show_now(run.read(index, only))
         shown = max(shown, count)
         pause(PAUSE)

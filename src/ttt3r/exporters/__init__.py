@@ -127,7 +127,7 @@ class _WatchedRun(Run):
     """A run that tells how far somebody has gone through it."""
 
     def __init__(self, run: Run, done: Callable[[int], object]) -> None:
-        super().__init__(run.folder, run.manifest)
+        super().__init__(run.folder, run.manifest, run.placement)
         self._done = done
 
     def __iter__(self) -> Iterator[Prediction]:

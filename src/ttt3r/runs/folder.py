@@ -8,8 +8,11 @@ from typing import BinaryIO
 from ttt3r.errors import RunError, SettingError
 from ttt3r.files import has_text_name, lock, user_path
 from ttt3r.runs import reader as run
+from ttt3r.runs.placement import PLACEMENT
 from ttt3r.values import check_fields
 
+# What a run holds beside its manifest, which goes last.
+OWN_FILES = (run.SESSION, run.TRAJECTORY, run.INPUTS, run.SUMMARY, PLACEMENT)
 # What a run calls its frames, and their unfinished files.
 FRAME_FILE = re.compile(r"\d{6,}\.safetensors|\.\d{6,}\.safetensors\.\d+\.tmp")
 
@@ -98,7 +101,7 @@ class RunFolder:
         for path in self.frames.iterdir() if self.frames.is_dir() else ():
             if FRAME_FILE.fullmatch(path.name):
                 path.unlink()
-        for name in (run.SESSION, run.TRAJECTORY, run.INPUTS, run.SUMMARY, run.MANIFEST):
+        for name in (*OWN_FILES, run.MANIFEST):
             (self.folder / name).unlink(missing_ok=True)
 
     def hold(self) -> BinaryIO:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -81,8 +81,16 @@ def read_prediction(path: Path, only: tuple[str, ...] | None = None) -> Predicti
         raise _damaged(path, error) from error
 
 
-def read_pose(path: Path) -> tuple[float, Tensor | None]:
-    """Read only the timestamp and the pose (None if it was not asked for) of a frame.
+class StampedPose(NamedTuple):
+    """When and where a frame was taken; the pose is None if it was not asked for."""
+
+    timestamp: float
+    segment: int
+    pose: Tensor | None
+
+
+def read_pose(path: Path) -> StampedPose:
+    """Read only the timestamp, the segment and the pose of a frame.
 
     Raises:
         RunError: if the file is missing or damaged.
@@ -91,7 +99,7 @@ def read_pose(path: Path) -> tuple[float, Tensor | None]:
     pose = tensors.get("world_from_camera")
     if pose is not None and (pose.shape != (4, 4) or not pose.is_floating_point()):
         raise _damaged(path, f"its pose is {pose.dtype} of shape {tuple(pose.shape)}")
-    return header.timestamp, pose
+    return StampedPose(header.timestamp, header.segment, pose)
 
 
 def read_intrinsics(path: Path) -> tuple[ImageTransform | None, Tensor | None]:

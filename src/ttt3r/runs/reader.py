@@ -6,6 +6,7 @@
       trajectory.tum           one line per frame that has a pose
       inputs.txt               size and name of each image file, where the source has them
       summary.png              the run in one picture, once it is complete
+      placement.json           where the run was moved after it was made, if it was
       session.safetensors      the session after a recent frame, for resuming
 
 The formats are described in ``docs/run-folder.md``.
@@ -19,6 +20,7 @@ from typing import Any
 from ttt3r.errors import RunError
 from ttt3r.files import user_path
 from ttt3r.runs.frame_file import read_pose, read_prediction
+from ttt3r.runs.placement import Placement
 from ttt3r.runs.trajectory import Trajectory, stack
 from ttt3r.types import Prediction
 
@@ -63,12 +65,16 @@ class Run:
     """Read access to a run, also while it is being written.
 
     Frames are loaded when asked for; nothing is kept. `run[12]` is a `Prediction`, `len(run)` the
-    number of frames, and iterating goes through them in order.
+    number of frames, and iterating goes through them in order. All frames are read where
+    `placement` moves them.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, manifest: dict[str, Any], placement: Placement | None = None
+    ) -> None:
         self.folder = folder
         self.manifest = manifest
+        self.placement = Placement() if placement is None else placement
         self._known = 0  # frames found so far
 
     @classmethod
@@ -79,7 +85,7 @@ class Run:
             RunError: if it is not a run.
         """
         folder = user_path(folder)
-        return cls(folder, read_manifest(folder))
+        return cls(folder, read_manifest(folder), Placement.read(folder))
 
     def __len__(self) -> int:
         """Number of frames that are complete on disk, counted from the first without a gap.
@@ -105,11 +111,31 @@ class Run:
             if not -count <= index < count:
                 raise IndexError(f"the run holds {count} frames; there is no frame {index}")
             index %= count
-        return read_prediction(frame_path(self.folder, index))
+        return self.read(index)
 
     def __iter__(self) -> Iterator[Prediction]:
         for index in range(len(self)):
-            yield read_prediction(frame_path(self.folder, index))
+            yield self.read(index)
+
+    def read(self, index: int, only: tuple[str, ...] | None = None) -> Prediction:
+        """Read the frame at `index`, from 0.
+
+        Args:
+            index: of the frame.
+            only: names of the tensors to read; the others become None.
+
+        Raises:
+            RunError: if the frame is missing or damaged.
+        """
+        return self.placement.move(read_prediction(frame_path(self.folder, index), only))
+
+    def stamp(self, index: int) -> float:
+        """Read the time of the frame at `index` in seconds.
+
+        Raises:
+            RunError: if the frame is missing or damaged.
+        """
+        return read_pose(frame_path(self.folder, index)).timestamp
 
     def trajectory(self) -> Trajectory:
         """Poses of all frames that have one; a frame that could not be placed is left out.
@@ -119,10 +145,10 @@ class Run:
         """
         stamps, poses = [], []
         for index in range(len(self)):
-            stamp, pose = read_pose(frame_path(self.folder, index))
-            if pose is None:
+            said = read_pose(frame_path(self.folder, index))
+            if said.pose is None:
                 raise RunError("this run holds no poses; run again with the output 'pose'")
-            if bool(pose.isfinite().all()):
-                stamps.append(stamp)
-                poses.append(pose)
+            if bool(said.pose.isfinite().all()):
+                stamps.append(said.timestamp)
+                poses.append(self.placement.move_pose(said.segment, said.pose))
         return stack(stamps, poses)

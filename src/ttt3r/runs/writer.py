@@ -135,7 +135,8 @@ class RunWriter:
         lines: list[str] = []
         for index in range(count):
             try:
-                lines.append(tum.line_of(*read_pose(run.frame_path(self.folder, index))))
+                said = read_pose(run.frame_path(self.folder, index))
+                lines.append(tum.line_of(said.timestamp, said.pose))
             except RunError:
                 break
         return lines

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from ttt3r.geometry import se3
-from ttt3r.runs.frame_file import LARGEST_HALF, read_prediction
-from ttt3r.runs.reader import Run, frame_path
+from ttt3r.runs.frame_file import LARGEST_HALF
+from ttt3r.runs.reader import Run
 from ttt3r.types import Prediction
 
 MOST_FRAMES = 64  # whose images and points are kept
@@ -151,7 +151,7 @@ def read_samples(run: Run) -> Samples:
         if samples.frames.wants(index):
             samples.add(run[index])
         elif samples.moments.wants(index) or index == len(run) - 1:
-            samples.add(read_prediction(frame_path(run.folder, index), LIGHT))
+            samples.add(run.read(index, LIGHT))
     return samples
 
 
