@@ -144,6 +144,11 @@ def test_packed_weights_load_and_can_be_gone_on_from(trained: Path, tmp_path: Pa
     more = replace(recipe(), start=str(path))
     for name, value in starting_network(more).state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
+    refined = replace(more, network=replace(more.network, refiner_width=8))
+    state = starting_network(refined).state_dict()
+    for name, value in model.state_dict().items():
+        assert torch.equal(state[name], value), name
+    assert not state["downstream_head.proj_refiner.leave.weight"].any()
     with pytest.raises(InputError, match="another network"):
         starting_network(replace(more, start="builtin"))
 

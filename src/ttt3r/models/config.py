@@ -12,7 +12,15 @@ from ttt3r.types import Preparation
 
 AnyConfig = TypeVar("AnyConfig", bound="NetworkConfig")
 MAY_BE_ZERO = frozenset(
-    {"content_channels", "levels", "ray_encoder_depth", "registers", "state_width", "stem_blocks"}
+    {
+        "content_channels",
+        "levels",
+        "ray_encoder_depth",
+        "refiner_width",
+        "registers",
+        "state_width",
+        "stem_blocks",
+    }
 )
 # Numbers of repetitions; they have the limit of depths.
 COUNTED = frozenset({"camera_iterations", "iterations", "rounds", "stem_blocks"})

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Progress:
 def starting_network(recipe: Recipe) -> Cut3r:
     """A float32 network with the weights that a recipe begins with.
 
+    Weights to go on from may lack the refiner, which changes nothing at first.
+
     Raises:
         InputError: if the weights to go on from are those of another network.
         WeightsError: if they cannot be read.
@@ -57,9 +59,10 @@ def starting_network(recipe: Recipe) -> Cut3r:
     initialise(model, recipe.seed)
     if recipe.start:
         other = load(recipe.start, device="cpu", precision="float32")
-        if not isinstance(other, Cut3r) or other.config != recipe.network:
+        bare = replace(recipe.network, refiner_width=0)
+        if not isinstance(other, Cut3r) or other.config not in (recipe.network, bare):
             raise InputError(f"the weights {recipe.start} are of another network than the recipe's")
-        model.load_state_dict(other.state_dict())
+        model.load_state_dict(model.state_dict() | other.state_dict())
     return model
 
 

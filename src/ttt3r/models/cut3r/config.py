@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ttt3r.models.config import DptSizes, NetworkConfig, dpt_rules, heads_rule
+from ttt3r.nn.blocks import MapRefiner
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,9 @@ class Cut3rConfig(NetworkConfig):
     with its rule in `rules`. Some are for small networks, and no released network has them: `stem`
     and `stem_blocks` (see `nn.layers.PatchEmbed`), `absolute_positions` (see
     `nn.rope.absolute_positions`), of which the first `content_channels` channels are left out, and
-    `state_width`, the columns of the grid of state tokens (0: see `state.state_positions`). Without
-    blocks in its ray encoder a network takes no ray maps.
+    `state_width`, the columns of the grid of state tokens (0: see `state.state_positions`), and
+    `refiner_width`, the channels of the convolutions after linear heads (0: none; see
+    `nn.blocks.MapRefiner`). Without blocks in its ray encoder a network takes no ray maps.
 
     Raises:
         SettingError: if a value cannot be used, or values do not fit each other.
@@ -43,6 +45,7 @@ class Cut3rConfig(NetworkConfig):
     mlp_ratio: int = 4
     rope_base: float = 100.0
     head: Literal["dpt", "linear"] = "dpt"
+    refiner_width: int = 0
     dpt: DptSizes = field(default_factory=DptSizes)
     points_mode: Literal["exp", "square", "linear"] = "exp"
     pose_mode: Literal["exp", "square"] = "exp"
@@ -74,6 +77,10 @@ class Cut3rConfig(NetworkConfig):
                 f"content_channels is {self.content_channels}, more than encoder_dim",
             ),
             (self.image_size < self.patch_size, "image_size is smaller than a patch"),
+            (
+                self.refiner_width and (self.head != "linear" or self.patch_size % MapRefiner.CELL),
+                f"a refiner follows linear heads, on patches of a multiple of {MapRefiner.CELL}",
+            ),
             (
                 not low < high or endless,
                 f"confidence_range is {self.confidence_range}, not a usable range",

@@ -10,7 +10,7 @@ from ttt3r.nn.activations import (
     pose_from_raw,
     rgb_from_raw,
 )
-from ttt3r.nn.blocks import LinearHead, ModulatedBlock, PoseHead
+from ttt3r.nn.blocks import LinearHead, MapRefiner, ModulatedBlock, PoseHead
 from ttt3r.nn.dpt import Dpt, Levels
 from ttt3r.nn.rope import Positions
 
@@ -109,25 +109,35 @@ class DptHeads(Heads):
 
 
 class LinearHeads(Heads):
-    """One MLP per map, on the last tokens."""
+    """One MLP per map, on the last tokens; then, in small networks, convolutions over the map."""
 
     positive_depth = True
 
     def __init__(self, config: Cut3rConfig) -> None:
         super().__init__(config)
-        self.proj = LinearHead(config.decoder_dim, 4, config.patch_size)
-        self.cross_proj = LinearHead(config.decoder_dim, 4, config.patch_size)
-        if config.rgb_head:
-            self.rgb_proj = LinearHead(config.decoder_dim, 3, config.patch_size)
+        channels = {"proj": 4, "cross_proj": 4, **({"rgb_proj": 3} if config.rgb_head else {})}
+        dim, patch = config.decoder_dim, config.patch_size
+        for name, count in channels.items():
+            self.add_module(name, LinearHead(dim, count, patch))
+        if config.refiner_width:
+            for name, count in channels.items():
+                refiner = MapRefiner(dim, count, patch, config.refiner_width)
+                self.add_module(f"{name}_refiner", refiner)
 
     def raw_self(self, levels: Levels, grid: tuple[int, int]) -> Tensor:
         """Raw points and confidence in the camera's frame, 4 channels."""
-        return self.proj(levels[3], grid)
+        return self._raw("proj", levels[3], grid)
 
     def raw_world(self, levels: Levels, grid: tuple[int, int]) -> Tensor:
         """Raw points and confidence in the world's frame, 4 channels."""
-        return self.cross_proj(levels[3], grid)
+        return self._raw("cross_proj", levels[3], grid)
 
     def raw_rgb(self, levels: Levels, grid: tuple[int, int]) -> Tensor:
         """Raw colour, 3 channels."""
-        return self.rgb_proj(levels[3], grid)
+        return self._raw("rgb_proj", levels[3], grid)
+
+    def _raw(self, name: str, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        raw = self.get_submodule(name)(tokens, grid)
+        if not self.config.refiner_width:
+            return raw
+        return self.get_submodule(f"{name}_refiner")(raw, tokens, grid)
