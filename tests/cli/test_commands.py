@@ -19,7 +19,8 @@ from ttt3r.cli.command import duration_text
 from ttt3r.cli.models import ModelsCommand
 from ttt3r.files import bytes_text
 from ttt3r.runs.frame_file import read_prediction, write_prediction
-from ttt3r.runs.reader import MANIFEST, Run, frame_path
+from ttt3r.runs.manifest import MANIFEST
+from ttt3r.runs.reader import Run, frame_path
 from ttt3r.weights import CATALOGUE
 
 

@@ -18,7 +18,8 @@ from ttt3r.errors import RunError, SettingError
 from ttt3r.exporters import EXPORTERS, export
 from ttt3r.geometry import camera, se3
 from ttt3r.runs.frame_file import write_prediction
-from ttt3r.runs.reader import FORMAT, MANIFEST, Run, frame_path
+from ttt3r.runs.manifest import FORMAT, MANIFEST
+from ttt3r.runs.reader import Run, frame_path
 from ttt3r.types import Prediction
 
 NEEDS_POSES = [format for format in EXPORTERS if format not in ("depth", "video")]

@@ -12,7 +12,8 @@ from PIL import Image as PillowImage
 from tests.sources.clips import write_clip
 from ttt3r.geometry.se3 import invert
 from ttt3r.runs.frame_file import write_prediction
-from ttt3r.runs.reader import FORMAT, INPUTS, MANIFEST, Run, frame_path
+from ttt3r.runs.manifest import FORMAT, MANIFEST
+from ttt3r.runs.reader import INPUTS, Run, frame_path
 from ttt3r.scenes.clip import Clip, SceneOptions, make_clip
 from ttt3r.sources import Source, open_source, prepare_frame
 from ttt3r.sources.arrange import Arrangement

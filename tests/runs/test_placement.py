@@ -11,8 +11,9 @@ from tests.geometry.samples import random_rigid, random_similarity
 from ttt3r.errors import RunError
 from ttt3r.geometry import se3
 from ttt3r.runs.frame_file import write_prediction
+from ttt3r.runs.manifest import MANIFEST
 from ttt3r.runs.placement import PLACEMENT, Placement
-from ttt3r.runs.reader import FRAMES, MANIFEST, Run, frame_path
+from ttt3r.runs.reader import FRAMES, Run, frame_path
 from ttt3r.types import Prediction
 
 

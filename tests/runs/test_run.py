@@ -25,6 +25,7 @@ from ttt3r.runs import frame_file
 from ttt3r.runs import writer as writer_module
 from ttt3r.runs.folder import RunFolder
 from ttt3r.runs.frame_file import read_pose, read_prediction, write_prediction
+from ttt3r.runs.manifest import Manifest, Weights
 from ttt3r.runs.reader import Run, frame_path
 from ttt3r.runs.trajectory import line_of
 from ttt3r.sources import open_source
@@ -81,6 +82,8 @@ def test_what_is_written(folder, whole):
     assert run.manifest["rule"] == "ttt3r" and run.manifest["reset"] == "every(5)"
     assert run.manifest["model"]["licence"] and len(run.manifest["model"]["sha256"]) == 64
     assert run.manifest["source"]["files"] == FRAMES
+    assert run.manifest.keys() == Manifest.__annotations__.keys()
+    assert run.manifest["model"].keys() == Weights.__annotations__.keys()
     assert sorted(p.name for p in whole.iterdir()) == [
         ".lock",
         "frames",

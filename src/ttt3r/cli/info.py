@@ -36,7 +36,8 @@ class InfoCommand(Command):
         """Print the summary."""
         from ttt3r.errors import RunError
         from ttt3r.files import to_json
-        from ttt3r.runs.reader import MANIFEST, Run
+        from ttt3r.runs.manifest import MANIFEST
+        from ttt3r.runs.reader import Run
 
         run = Run.open(self.run)
         try:

@@ -66,7 +66,7 @@ def opened(folder: Path, options: Options) -> "Iterator[LiveViewer]":
 def facts_in(folder: Path) -> "Facts":
     """What the manifest of a run says now."""
     from ttt3r.runs.facts import facts_of
-    from ttt3r.runs.reader import read_manifest
+    from ttt3r.runs.manifest import read_manifest
 
     return facts_of(folder.resolve().name, read_manifest(folder))
 

@@ -8,6 +8,7 @@ from typing import BinaryIO
 from ttt3r.errors import RunError, SettingError
 from ttt3r.files import has_text_name, lock, user_path
 from ttt3r.runs import reader as run
+from ttt3r.runs.manifest import MANIFEST, read_manifest
 from ttt3r.runs.placement import PLACEMENT
 from ttt3r.values import check_fields
 
@@ -76,13 +77,13 @@ class RunFolder:
             return
         if not folder.is_dir():
             raise RunError(f"{folder} is a file; choose another output folder")
-        known = (folder / run.MANIFEST).exists()
+        known = (folder / MANIFEST).exists()
         if not known and any(path.name != run.LOCK for path in folder.iterdir()):
             raise RunError(
                 f"{folder} holds other files and no run; choose an empty or new output folder"
             )
         if known:
-            run.read_manifest(folder)  # it may be another program's
+            read_manifest(folder)  # it may be another program's
         if known and self.overwrite and frames.is_dir():
             others = [path.name for path in frames.iterdir() if not FRAME_FILE.fullmatch(path.name)]
             if others:
@@ -101,7 +102,7 @@ class RunFolder:
         for path in self.frames.iterdir() if self.frames.is_dir() else ():
             if FRAME_FILE.fullmatch(path.name):
                 path.unlink()
-        for name in (*OWN_FILES, run.MANIFEST):
+        for name in (*OWN_FILES, MANIFEST):
             (self.folder / name).unlink(missing_ok=True)
 
     def hold(self) -> BinaryIO:

@@ -12,7 +12,6 @@
 The formats are described in ``docs/run-folder.md``.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,11 @@ from typing import Any
 from ttt3r.errors import RunError
 from ttt3r.files import user_path
 from ttt3r.runs.frame_file import read_pose, read_prediction
+from ttt3r.runs.manifest import read_manifest
 from ttt3r.runs.placement import Placement
 from ttt3r.runs.trajectory import Trajectory, stack
 from ttt3r.types import Prediction
 
-FORMAT = 1
-MANIFEST = "manifest.json"
 FRAMES = "frames"
 TRAJECTORY = "trajectory.tum"
 SESSION = "session.safetensors"
@@ -37,28 +35,6 @@ LOCK = ".lock"
 def frame_path(folder: Path, index: int) -> Path:
     """Where the frame at `index` is stored."""
     return folder / FRAMES / f"{index:06d}.safetensors"
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a run.
-
-    Raises:
-        RunError: if there is none, or this version cannot read it.
-    """
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(
-            f"{folder} is not a run: it holds no {MANIFEST}. Give the folder that "
-            "`ttt3r run … --out FOLDER` wrote."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"cannot read {path}: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else None
-        raise RunError(f"{path} has format {found}; this version of ttt3r reads {FORMAT}")
-    return manifest
 
 
 class Run:

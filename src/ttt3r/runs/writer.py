@@ -15,6 +15,7 @@ from ttt3r.runs import reader as run
 from ttt3r.runs import trajectory as tum
 from ttt3r.runs.folder import FRAME_FILE, RunFolder
 from ttt3r.runs.frame_file import read_pose, write_prediction
+from ttt3r.runs.manifest import FORMAT, MANIFEST, read_manifest
 from ttt3r.types import Prediction
 
 
@@ -179,7 +180,7 @@ class RunWriter:
         held = target.hold()
         try:
             if target.resume and target.has_frames:
-                stored = run.read_manifest(self.folder)
+                stored = read_manifest(self.folder)
                 _compare(stored, settings)
                 self._compare_inputs()
                 if stored.get("status") == "complete" and _same(stored, settings, "source"):
@@ -189,7 +190,7 @@ class RunWriter:
             target.frames.mkdir(exist_ok=True)
             if not target.resume:
                 self._write_inputs()
-            self._manifest = {"format": run.FORMAT, "status": "running", **settings}
+            self._manifest = {"format": FORMAT, "status": "running", **settings}
             self._note_status("running")
         except BaseException:
             held.close()
@@ -198,7 +199,7 @@ class RunWriter:
 
     def _note_status(self, status: str) -> None:
         text = to_json(self._manifest | {"status": status}, indent=2) + "\n"
-        write_atomically(self.folder / run.MANIFEST, lambda file: write_text(file, text), sync=True)
+        write_atomically(self.folder / MANIFEST, lambda file: write_text(file, text), sync=True)
 
     def _write(self, prediction: Prediction) -> None:
         path = run.frame_path(self.folder, prediction.index)
