@@ -20,7 +20,8 @@ from benchmarks import machine
 from ttt3r.evaluation.machine import peak_memory
 from ttt3r.exporters import export
 from ttt3r.runs.frame_file import write_prediction
-from ttt3r.runs.reader import FORMAT, INPUTS, MANIFEST, Run, frame_path
+from ttt3r.runs.manifest import FORMAT, MANIFEST
+from ttt3r.runs.reader import INPUTS, Run, frame_path
 from ttt3r.sources import open_source
 from ttt3r.types import ImageTransform, Prediction
 

@@ -115,29 +115,33 @@ class LinearHeads(Heads):
 
     def __init__(self, config: Cut3rConfig) -> None:
         super().__init__(config)
-        channels = {"proj": 4, "cross_proj": 4, **({"rgb_proj": 3} if config.rgb_head else {})}
-        dim, patch = config.decoder_dim, config.patch_size
-        for name, count in channels.items():
-            self.add_module(name, LinearHead(dim, count, patch))
-        if config.refiner_width:
-            for name, count in channels.items():
-                refiner = MapRefiner(dim, count, patch, config.refiner_width)
-                self.add_module(f"{name}_refiner", refiner)
+        self.proj, self.proj_refiner = self._head(4)
+        self.cross_proj, self.cross_proj_refiner = self._head(4)
+        if config.rgb_head:
+            self.rgb_proj, self.rgb_proj_refiner = self._head(3)
+
+    def _head(self, channels: int) -> tuple[LinearHead, MapRefiner | None]:
+        c = self.config
+        head = LinearHead(c.decoder_dim, channels, c.patch_size)
+        if not c.refiner_width:
+            return head, None
+        return head, MapRefiner(c.decoder_dim, channels, c.patch_size, c.refiner_width)
 
     def raw_self(self, levels: Levels, grid: tuple[int, int]) -> Tensor:
         """Raw points and confidence in the camera's frame, 4 channels."""
-        return self._raw("proj", levels[3], grid)
+        return _refined(self.proj, self.proj_refiner, levels[3], grid)
 
     def raw_world(self, levels: Levels, grid: tuple[int, int]) -> Tensor:
         """Raw points and confidence in the world's frame, 4 channels."""
-        return self._raw("cross_proj", levels[3], grid)
+        return _refined(self.cross_proj, self.cross_proj_refiner, levels[3], grid)
 
     def raw_rgb(self, levels: Levels, grid: tuple[int, int]) -> Tensor:
         """Raw colour, 3 channels."""
-        return self._raw("rgb_proj", levels[3], grid)
+        return _refined(self.rgb_proj, self.rgb_proj_refiner, levels[3], grid)
 
-    def _raw(self, name: str, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        raw = self.get_submodule(name)(tokens, grid)
-        if not self.config.refiner_width:
-            return raw
-        return self.get_submodule(f"{name}_refiner")(raw, tokens, grid)
+
+def _refined(
+    head: LinearHead, refiner: MapRefiner | None, tokens: Tensor, grid: tuple[int, int]
+) -> Tensor:
+    raw = head(tokens, grid)
+    return raw if refiner is None else refiner(raw, tokens, grid)
