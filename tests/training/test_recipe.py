@@ -94,7 +94,7 @@ def test_an_unknown_recipe_is_refused(tmp_path: Path) -> None:
 def test_a_tilde_stands_for_the_home_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ttt3r.training.__main__ import main
+    from ttt3r.training.commands import main
 
     monkeypatch.setenv("HOME", str(tmp_path))
     assert main(["pack", "cpu", "--folder", "~/nothing", "--out", "~/w.safetensors"]) == 2

@@ -16,7 +16,7 @@ from ttt3r.errors import InputError, RunError, SettingError
 from ttt3r.files import lock
 from ttt3r.scenes import make_clip
 from ttt3r.training import shards
-from ttt3r.training.__main__ import main
+from ttt3r.training.commands import main
 from ttt3r.training.seeds import LAST_SEED, TEST_SEEDS, TRAINING_SEEDS, VALIDATION_SEEDS
 from ttt3r.training.shards import Settings, Shards, render_shards, shards_of
 
