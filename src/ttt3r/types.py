@@ -13,7 +13,7 @@ Conventions, stated once:
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -226,6 +226,27 @@ OUTPUTS: tuple[str, ...] = tuple(
 ON_DISK: dict[str, torch.dtype] = {item.name: item.metadata["on_disk"] for item in fields(Reading)}
 
 
+Health = Literal["in-domain", "drifting", "lost"]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How far a frame can be trusted, judged without any truth.
+
+    Attributes:
+        health: "in-domain", "drifting" or "lost", see ``docs/diagnostics.md``; None where there is
+            nothing to judge by, as in the first frame.
+        agreement: share of the pixels of the frame before whose depth, carried here, is the one
+            that this frame has there; None if unknown.
+        confidence: mean confidence, relative to that of the first frames of the segment; None if
+            unknown.
+    """
+
+    health: Health | None = None
+    agreement: float | None = None
+    confidence: float | None = None
+
+
 @dataclass(frozen=True)
 class Prediction(Reading):
     """What one frame yields: a `Reading` without leading axes, placed in the stream's world.
@@ -240,6 +261,7 @@ class Prediction(Reading):
         segment: number of the segment the frame belongs to, from 0.
         scale: factor already applied to lengths so that segments share the first one's scale.
         transform: how the processed image was made from the source image.
+        quality: how far the frame can be trusted; None where the session keeps no trace.
     """
 
     index: int = field(kw_only=True)
@@ -248,6 +270,7 @@ class Prediction(Reading):
     segment: int = field(default=0, kw_only=True)
     scale: float = field(default=1.0, kw_only=True)
     transform: ImageTransform | None = field(default=None, kw_only=True)
+    quality: Quality | None = field(default=None, kw_only=True)
 
     def to(self, device: torch.device | str) -> "Prediction":
         """Return the prediction with all its tensors, the image included, on a device."""

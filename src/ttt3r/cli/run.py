@@ -112,6 +112,9 @@ class RunCommand(Command):
     overwrite: Flag = False
     """Replace the run in the output folder."""
 
+    trace: Flag = False
+    """Follow gate, state and camera over time, and judge each frame: see ttt3r inspect."""
+
     no_summary: Flag = False
     """Do not draw summary.png, the picture of the run."""
 
@@ -209,6 +212,7 @@ class RunCommand(Command):
             out=folder,
             device=self.device,
             precision=self.precision,
+            trace=self.trace,
             stop_when=lambda: stop.signal != 0,
         )
 

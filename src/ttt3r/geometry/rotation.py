@@ -56,3 +56,12 @@ def quaternion_from_matrix(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor,
     row = rows.unflatten(-1, (4, 4)).take_along_dim(largest, dim=-2).squeeze(-2)
     quaternion = functional.normalize(row, dim=-1)
     return torch.where(quaternion[..., :1] < 0.0, -quaternion, quaternion)
+
+
+def angle(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
+    """Return the angle of a rotation in radians, exact near 0 and π too.
+
+    tan θ = |R − Rᵀ| / √2 / (tr R − 1).
+    """
+    sine = torch.linalg.matrix_norm(matrix - matrix.mT) / 2**0.5
+    return torch.atan2(sine, matrix.diagonal(dim1=-2, dim2=-1).sum(-1) - 1.0)

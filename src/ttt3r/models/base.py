@@ -6,6 +6,7 @@ passed in and handed back; nothing is kept inside the module between calls.
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -96,10 +97,17 @@ class State:
         grows: names of the fields whose tensors get larger with the stream, in any axis but the
             first.
         begins_empty: names of the fields that are mappings, empty before the first frame.
+        traced: fields whose change from frame to frame means something, by what a trace calls
+            them: "state", "pose_memory".
     """
 
     grows: ClassVar[frozenset[str]] = frozenset()
     begins_empty: ClassVar[frozenset[str]] = frozenset()
+    traced: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
+    def memories(self) -> dict[str, Tensor]:
+        """Return the fields that are traced, by what a trace calls them."""
+        return {name: getattr(self, field) for name, field in self.traced.items()}
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return all tensors by name; those of a mapping are named ``field.key``."""

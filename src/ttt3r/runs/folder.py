@@ -13,7 +13,7 @@ from ttt3r.runs.placement import PLACEMENT
 from ttt3r.values import check_fields
 
 # What a run holds beside its manifest, which goes last.
-OWN_FILES = (run.SESSION, run.TRAJECTORY, run.INPUTS, run.SUMMARY, PLACEMENT)
+OWN_FILES = (run.SESSION, run.TRAJECTORY, run.INPUTS, run.SUMMARY, run.TRACE, PLACEMENT)
 # What a run calls its frames, and their unfinished files.
 FRAME_FILE = re.compile(r"\d{6,}\.safetensors|\.\d{6,}\.safetensors\.\d+\.tmp")
 

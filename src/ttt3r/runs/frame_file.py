@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ttt3r.errors import RunError
 from ttt3r.tensor_files import read_tensors, write_tensors
-from ttt3r.types import ON_DISK, ImageTransform, Prediction, Reading
+from ttt3r.types import ON_DISK, ImageTransform, Prediction, Quality, Reading
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class _Header:
     segment: int
     scale: float
     transform: ImageTransform | None
+    quality: Quality | None = None  # older frames have none
 
 
 # How the shape of each tensor ends, and how many axes it has, as `Reading` declares them.

@@ -6,6 +6,7 @@
       trajectory.tum           one line per frame that has a pose
       inputs.txt               size and name of each image file, where the source has them
       summary.png              the run in one picture, once it is complete
+      trace.safetensors        what the state did over time, if the run was traced
       placement.json           where the run was moved after it was made, if it was
       session.safetensors      the session after a recent frame, for resuming
 
@@ -29,6 +30,7 @@ TRAJECTORY = "trajectory.tum"
 SESSION = "session.safetensors"
 INPUTS = "inputs.txt"
 SUMMARY = "summary.png"
+TRACE = "trace.safetensors"
 LOCK = ".lock"
 
 

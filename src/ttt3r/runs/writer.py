@@ -32,7 +32,7 @@ AnySession = TypeVar("AnySession", bound=_Counted)
 WAITING, LISTED = 4, 10
 KEPT = "Frames written so far are kept; make room or fix the permissions, then go on with --resume."
 logger = logging.getLogger("ttt3r.runs")
-COMPARED = ("model", "rule", "reset", "stitch", "outputs", "source", "size")
+COMPARED = ("model", "rule", "reset", "stitch", "outputs", "source", "size", "trace")
 GROWING = ("source.files", "source.last")  # a folder may gain images between two attempts
 
 
@@ -153,6 +153,10 @@ class RunWriter:
     def checkpoint(self, save: Callable[[Path], None]) -> None:
         """Queue saving a session, once all frames queued so far are on the disk for good."""
         self._submit(lambda: self._checkpoint(save))
+
+    def keep(self, name: str, write: Callable[[Path], None]) -> None:
+        """Queue writing another of the run's own files, see `folder.OWN_FILES`."""
+        self._submit(lambda: write(self.folder / name))
 
     def close(self, status: str) -> None:
         """Finish what is queued, note the status in the manifest, and let go of the folder.

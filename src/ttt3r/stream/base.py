@@ -19,6 +19,7 @@ from ttt3r.models.base import SetModel, StreamModel
 from ttt3r.stream import resets, stitching
 from ttt3r.stream.placing import PushedImage
 from ttt3r.tensor_files import encode_header, read_tensors, write_tensors
+from ttt3r.trace.trace import Change, Trace
 from ttt3r.types import Prediction
 
 # Where the tensors of predictions lie.
@@ -38,6 +39,7 @@ class Progress:
         segment: number of the segment that the next frame belongs to.
         world_from_segment: similarity that places a segment, float64.
         fresh: whether no frame of the segment is remembered yet.
+        trace: of the frames taken in; None if none is kept.
     """
 
     state: Any
@@ -45,6 +47,7 @@ class Progress:
     segment: int
     world_from_segment: Float[Tensor, "4 4"]
     fresh: bool = True
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class SessionBase(abc.ABC):
         outputs: what to compute, see `Session`.
         stitch: how segments are joined, see `Session`.
         device_of_results: where the tensors of predictions lie, see `Session`.
+        trace: whether to keep a trace, see `Session`.
 
     Raises:
         SettingError: if a name is unknown, or the model cannot give an output.
@@ -105,6 +109,7 @@ class SessionBase(abc.ABC):
         outputs: Collection[str],
         stitch: "str | stitching.Stitching | None",
         device_of_results: ResultDevice = "cpu",
+        trace: bool = False,
     ) -> None:
         if device_of_results not in get_args(ResultDevice):
             raise SettingError(
@@ -115,7 +120,9 @@ class SessionBase(abc.ABC):
         self.reset = resets.parse(reset)
         self.stitch = stitching.parse(stitch, model.capabilities.metric_scale)
         self.outputs = model.capabilities.check((outputs,) if isinstance(outputs, str) else outputs)
-        self._progress = Progress(state, 0, 0, torch.eye(4, dtype=torch.float64))
+        here = torch.eye(4, dtype=torch.float64)
+        self._progress = Progress(state, 0, 0, here, trace=Trace() if trace else None)
+        self._start = state.memories()  # what the trace measures the drift from
 
     @property
     def state(self) -> Any:
@@ -131,6 +138,11 @@ class SessionBase(abc.ABC):
     def segment(self) -> int:
         """Number of the segment that the next frame belongs to."""
         return self._progress.segment
+
+    @property
+    def trace(self) -> Trace | None:
+        """What the state and the camera did over time; None if no trace is kept."""
+        return self._progress.trace
 
     @property
     def device(self) -> torch.device:
@@ -152,6 +164,17 @@ class SessionBase(abc.ABC):
         """Move a prediction to where results are to lie."""
         return prediction.to("cpu" if self.device_of_results == "cpu" else self.device)
 
+    def _observe(
+        self, before: Progress, after: Progress, prediction: Prediction
+    ) -> tuple[Progress, Prediction]:
+        """Let the trace, if one is kept, take in a frame, and judge it."""
+        if after.trace is None:
+            return after, prediction
+        states = before.state.memories(), after.state.memories()
+        change = Change(self._start, *states, after.state.nbytes)
+        trace, quality = after.trace.observe(prediction, change)
+        return replace(after, trace=trace), replace(prediction, quality=quality)
+
     def fork(self: AnySession) -> AnySession:
         """Return a second session that continues from here on its own."""
         return copy.copy(self)  # every field is immutable or replaced, never changed in place
@@ -164,6 +187,9 @@ class SessionBase(abc.ABC):
         """
         tensors = {f"state.{name}": item for name, item in self.state.to_tensors().items()}
         tensors["world_from_segment"] = self._progress.world_from_segment
+        if self._progress.trace is not None:
+            kept = self._progress.trace.to_tensors()
+            tensors |= {f"trace.{name}": item for name, item in kept.items()}
         settings = Settings(
             *(values.to_text(value) for value in (self.rule, self.reset, self.stitch)),
             outputs=tuple(sorted(self.outputs)),
@@ -236,9 +262,17 @@ class SessionBase(abc.ABC):
         except SettingError as error:
             raise SessionError(f"{path} cannot be resumed: {error}") from error
         placement = tensors.pop("world_from_segment")
-        state = {name.removeprefix("state."): tensor for name, tensor in tensors.items()}
+        kept, state = (
+            {name.removeprefix(part): item for name, item in tensors.items() if name.startswith(part)}
+            for part in ("trace.", "state.")
+        )
         session._progress = Progress(
-            session.state.with_tensors(state), header.index, header.segment, placement, header.fresh
+            session.state.with_tensors(state),
+            header.index,
+            header.segment,
+            placement,
+            header.fresh,
+            Trace.from_tensors(kept) if kept else None,
         )
         return session
 

@@ -5,7 +5,7 @@ for a segment therefore agree with each other and share one unit of length, but 
 """
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +19,7 @@ from ttt3r.stream import resets, stitching
 from ttt3r.stream.base import Progress, ResultDevice, SessionBase, Settings
 from ttt3r.stream.placing import PushedImage, Shown, place, pose_of, read_image
 from ttt3r.stream.session import Session
+from ttt3r.trace.trace import Trace
 from ttt3r.types import Prediction, Reading
 
 
@@ -84,6 +85,7 @@ class ClipSession(SessionBase):
         outputs: what to compute, see `Session`.
         stitch: how segments are joined, see `Session`.
         device_of_results: where every tensor of a prediction lies, see `Session`.
+        trace: see `Session`; it follows what single frames say.
 
     Raises:
         SettingError: if a name is unknown.
@@ -96,8 +98,16 @@ class ClipSession(SessionBase):
         outputs: Collection[str] = ("points", "pose"),
         stitch: "str | stitching.Stitching | None" = None,
         device_of_results: ResultDevice = "cpu",
+        trace: bool = False,
     ) -> None:
-        super().__init__(model, Once(), Joint.none(), reset, outputs, stitch, device_of_results)
+        where = device_of_results, trace
+        super().__init__(model, Once(), Joint.none(), reset, outputs, stitch, *where)
+        self._handed_over = self._progress.trace
+
+    @property
+    def trace(self) -> Trace | None:
+        """As in `Session`, of all frames that were handed over."""
+        return self._handed_over or self._progress.trace
 
     @classmethod
     def begin(
@@ -159,18 +169,22 @@ class ClipSession(SessionBase):
         progress, replayed = self._progress, int(self.segment > 0)
         joins = self.stitch.outputs if ends or replayed else frozenset()
         output = self._predict(clip, self.outputs | joins)
-        placement = progress.world_from_segment
+        placement, trace = progress.world_from_segment, progress.trace
         if replayed:
             again = Joint.of(self.state.image[0, 0], output.view(0))
             placement = self.stitch.connect(placement, self.state.seen, again.seen)
         for number, shown in enumerate(clip):
             index = progress.index + number
             said = output.view(replayed + number)
+            placed = place(said, shown, index, self.outputs, progress.segment, placement)
+            if trace is not None:
+                trace, quality = trace.observe(placed)
+                placed, self._handed_over = replace(placed, quality=quality), trace
             if ends and shown is clip[-1]:  # settled when the last answer is handed over
                 chosen = _last_placed(output, replayed, len(clip))
                 joint = Joint.of(clip[chosen].pixels, output.view(replayed + chosen))
-                self._progress = Progress(joint, index + 1, progress.segment + 1, placement)
-            placed = place(said, shown, index, self.outputs, progress.segment, placement)
+                next_segment = progress.segment + 1
+                self._progress = Progress(joint, index + 1, next_segment, placement, trace=trace)
             yield self._hand_over(placed)
 
 
@@ -181,6 +195,7 @@ def open_session(
     outputs: Collection[str] = ("points", "pose"),
     stitch: "str | stitching.Stitching | None" = None,
     device_of_results: ResultDevice = "cpu",
+    trace: bool = False,
 ) -> Session | ClipSession:
     """Open the session that suits a whole stream: one look per segment where that is enough.
 
@@ -192,13 +207,14 @@ def open_session(
         outputs: see `Session`.
         stitch: see `Session`.
         device_of_results: see `Session`.
+        trace: see `Session`.
 
     Raises:
         SettingError: see `Session`.
     """
     if not isinstance(model, StreamModel) and isinstance(POLICIES.parse(rule), Once):
-        return ClipSession(model, reset, outputs, stitch, device_of_results)
-    return Session(model, rule, reset, outputs, stitch, device_of_results)
+        return ClipSession(model, reset, outputs, stitch, device_of_results, trace)
+    return Session(model, rule, reset, outputs, stitch, device_of_results, trace=trace)
 
 
 def _last_placed(output: Reading, first: int, count: int) -> int:

@@ -12,6 +12,7 @@ from ttt3r import values, weights
 from ttt3r.errors import CapacityError, SettingError
 from ttt3r.models.base import SetModel, StreamModel
 from ttt3r.runs.folder import RunFolder
+from ttt3r.runs.reader import TRACE
 from ttt3r.runs.writer import RunWriter
 from ttt3r.sources import Source, open_source, prefetch, prepare_frame
 from ttt3r.stream import resets, stitching
@@ -40,6 +41,7 @@ def reconstruct(
     out: str | Path | RunFolder | None = None,
     device: str = "auto",
     precision: str = "auto",
+    trace: bool = False,
     stop_when: Callable[[], bool] | None = None,
 ) -> "Reconstruction":
     """Reconstruct a video, folder of images or any iterable of frames while it arrives.
@@ -58,6 +60,7 @@ def reconstruct(
             writes nothing.
         device: where to load a model that is given by name or path, see `ttt3r.load`.
         precision: likewise.
+        trace: see `Session`; with `out`, the run holds the trace too.
         stop_when: asked before each frame is taken in; True stops as Ctrl-C does.
 
     Returns:
@@ -79,7 +82,7 @@ def reconstruct(
     stitch = None if stitch is None else stitching.parse(stitch)
     if isinstance(model, str | Path):
         model = weights.load(model, device, precision)
-    session = open_session(model, rule, reset, outputs, stitch)
+    session = open_session(model, rule, reset, outputs, stitch, trace=trace)
     policy = model.preparation if size is None else replace(model.preparation, size=size)
     if target is None:
         return Reconstruction(session, frames, policy, stop_when=stop_when)
@@ -111,6 +114,7 @@ def describe(session: SessionBase, source: Source, size: int) -> dict[str, Any]:
         "stitch": values.to_text(session.stitch),
         "outputs": sorted(session.outputs),
         "size": size,
+        **({} if session.trace is None else {"trace": True}),
         "source": source.describe(),
         "versions": {"ttt3r": __version__, "torch": str(torch.__version__)},
     }
@@ -185,7 +189,13 @@ class Reconstruction(Iterator[Prediction]):
         self._stored = self.session.fork()
         if self.session.index - self._checkpointed >= self._checkpoint_every:
             self._checkpointed = self.session.index
-            self._writer.checkpoint(self._stored.fork().save)
+            self._checkpoint(self._writer)
+
+    def _checkpoint(self, writer: RunWriter) -> None:
+        stored = self._stored.fork()
+        writer.checkpoint(stored.save)
+        if stored.trace is not None:
+            writer.keep(TRACE, stored.trace.write)
 
     def _finish(self, status: str) -> None:
         if not self._open:
@@ -194,7 +204,7 @@ class Reconstruction(Iterator[Prediction]):
         self._frames.close()
         if self._writer is not None:
             try:
-                self._writer.checkpoint(self._stored.fork().save)
+                self._checkpoint(self._writer)
             finally:
                 self._writer.close(status)
 

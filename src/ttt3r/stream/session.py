@@ -39,6 +39,8 @@ class Session(SessionBase):
         pose_memory: how CUT3R's pose memory is updated, a rule that reads nothing but the mean
             logit; None writes it whole, as all published rules do. Stands for the rule
             `split(rule, pose_memory)`.
+        trace: follow the gate, the state, the camera and what frames say of each other over time,
+            in memory of fixed size: `Session.trace`, and `Prediction.quality`.
 
     Raises:
         SettingError: if a name is unknown, or another family is to have a rule of the pose memory.
@@ -53,6 +55,7 @@ class Session(SessionBase):
         stitch: "str | stitching.Stitching | None" = None,
         device_of_results: ResultDevice = "cpu",
         pose_memory: Any = None,
+        trace: bool = False,
     ) -> None:
         streaming = as_stream(model)
         policy = streaming.parse_rule(rule)
@@ -61,7 +64,8 @@ class Session(SessionBase):
             policy = streaming.parse_rule(f"split({', '.join(map(values.to_text, parts))})")
         with torch.no_grad():
             state = streaming.initial_state(policy)
-        super().__init__(streaming, policy, state, reset, outputs, stitch, device_of_results)
+        where = device_of_results, trace
+        super().__init__(streaming, policy, state, reset, outputs, stitch, *where)
 
     @property
     def world_from_segment(self) -> Float[Tensor, "4 4"]:
@@ -105,6 +109,7 @@ class Session(SessionBase):
         progress = replace(
             before, state=state, index=before.index + 1, fresh=before.fresh and not update
         )
+        progress, prediction = self._observe(before, progress, prediction)
         if ends:
             progress = self._next_segment(progress, tokens, output, allowed)
         self._progress = progress
@@ -169,4 +174,7 @@ class Session(SessionBase):
         )
         placement = self.stitch.connect(progress.world_from_segment, last, again)
         fresh = not bool(update)  # the frame was shown to the new segment, unless not remembered
-        return Progress(state, progress.index, progress.segment + 1, placement, fresh)
+        segment = progress.segment + 1
+        return replace(
+            progress, state=state, segment=segment, world_from_segment=placement, fresh=fresh
+        )

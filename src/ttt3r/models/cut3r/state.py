@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isqrt
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import torch
@@ -27,6 +28,9 @@ class Cut3rState(State):
     """
 
     begins_empty: ClassVar[frozenset[str]] = frozenset({"rule_memory", "pose_rule_memory"})
+    traced: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"state": "tokens", "pose_memory": "pose_memory"}
+    )
 
     tokens: Float[Tensor, "batch tokens channels"]
     pose_memory: Float[Tensor, "batch slots wide"]
