@@ -71,9 +71,7 @@ def measure(streams: int, frames: int) -> dict[str, list[dict[str, Any]]]:
         scene = Scene(SEEDS + number, 100_000, (96, 128), options, "fast")
         clips = [scene.frames(i, i + 1) for i in range(0, frames * STRIDE, STRIDE)]
         images = [clip.image[0].numpy() for clip in clips]
-        truth = [
-            (clip.depth[0], scene.pose(STRIDE * index)) for index, clip in enumerate(clips)
-        ]
+        truth = [(clip.depth[0], scene.pose(STRIDE * index)) for index, clip in enumerate(clips)]
         pool += images[:SHORT]
         found["short"] += look(model, images[:SHORT], truth[:SHORT])[RUN_IN:]
         found["long"] += look(model, images, truth)[RUN_IN:]

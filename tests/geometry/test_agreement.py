@@ -68,9 +68,7 @@ def test_angles():
     for turn in (0.0, 1e-7, 0.3, math.pi - 1e-7, math.pi):
         pose = moved(0.0, 0.0).double()
         c, s = math.cos(turn), math.sin(turn)
-        pose[:3, :3] = torch.tensor(
-            [[c, 0, s], [0, 1, 0], [-s, 0, c]], dtype=torch.float64
-        )
+        pose[:3, :3] = torch.tensor([[c, 0, s], [0, 1, 0], [-s, 0, c]], dtype=torch.float64)
         # Cosine and sine are rounded, which is a few float64 eps of an angle.
         assert abs(float(angle(pose[:3, :3])) - turn) < 1e-15 * 8
     assert float(angle(se3.invert(pose)[:3, :3])) > 3

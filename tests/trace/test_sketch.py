@@ -57,7 +57,7 @@ def test_equals_the_twin(count: int):
     assert sketch.firsts == list(range(0, count, sketch.width))
     column = sketch.column(slice(None))
     wanted = twin(made, sketch.width)
-    np.testing.assert_array_equal(column.count, wanted[0])
+    np.testing.assert_array_equal(column.known, wanted[0])
     # The sum runs in another order: at most 128 additions, each off by half a float64 eps.
     np.testing.assert_allclose(means(column), wanted[1], rtol=0, atol=1e-13)
     np.testing.assert_array_equal(column.least, wanted[2])
@@ -86,7 +86,7 @@ def test_older_sketches_stay_as_they_are():
 def test_what_is_not_finite_is_not_known():
     column = sketched([Row(*(np.array([np.inf, np.nan, 1.0, 2.0, 3.0]) for _ in range(3)))])
     bin = column.bins[0]
-    assert bin.count.tolist() == [0, 0, 1, 1, 1]
+    assert bin.known.tolist() == [0, 0, 1, 1, 1]
     assert np.isnan(bin.least[:2]).all() and bin.total.tolist() == [0, 0, 1, 2, 3]
 
 

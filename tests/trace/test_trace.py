@@ -245,7 +245,7 @@ def test_files_from_before_the_last_series(walked, tmp_path: Path):
     header, tensors = read_tensors(path, _Header)
     last = list(SERIES)[-1]
     rows = header.series.pop(last)
-    for name in ("count", "total", "least", "most"):
+    for name in ("known", "total", "least", "most"):
         tensors[f"sketch.{name}"] = tensors[f"sketch.{name}"][:, : VALUES - rows]
     write_tensors(path, tensors, header)
     older = Trace.read(path)

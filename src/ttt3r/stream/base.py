@@ -263,7 +263,11 @@ class SessionBase(abc.ABC):
             raise SessionError(f"{path} cannot be resumed: {error}") from error
         placement = tensors.pop("world_from_segment")
         kept, state = (
-            {name.removeprefix(part): item for name, item in tensors.items() if name.startswith(part)}
+            {
+                name.removeprefix(part): item
+                for name, item in tensors.items()
+                if name.startswith(part)
+            }
             for part in ("trace.", "state.")
         )
         session._progress = Progress(
@@ -275,6 +279,11 @@ class SessionBase(abc.ABC):
             Trace.from_tensors(kept) if kept else None,
         )
         return session
+
+
+def _under(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with `part`, without it."""
+    return {n.removeprefix(part): item for n, item in tensors.items() if n.startswith(part)}
 
 
 def _read_session(path: Path) -> tuple[_Header, dict[str, Tensor]]:

@@ -104,6 +104,7 @@ def place(
         segment=segment,
         scale=scale,
         transform=None if shown is None else shown.frame.transform,
+        quality=None,
     )
 
 

@@ -24,13 +24,13 @@ class Bin(NamedTuple):
     """Some frames in a row.
 
     Attributes:
-        count: frames in which each value was known.
+        known: frames in which each value was known.
         total: sum of their means.
         least: NaN where a value was never known.
         most: likewise.
     """
 
-    count: Int64[np.ndarray, " values"]
+    known: Int64[np.ndarray, " values"]
     total: Float64[np.ndarray, " values"]
     least: Float64[np.ndarray, " values"]
     most: Float64[np.ndarray, " values"]
@@ -45,7 +45,7 @@ class Bin(NamedTuple):
     def joined(self, later: "Bin") -> "Bin":
         """This bin and the one after it as one."""
         return Bin(
-            self.count + later.count,
+            self.known + later.known,
             self.total + later.total,
             np.fmin(self.least, later.least),
             np.fmax(self.most, later.most),
@@ -56,7 +56,7 @@ class Bin(NamedTuple):
 class Sketch:
     """What is kept of any number of frames: at most `most` bins of equal width.
 
-    When all bins are full, each two neighbours become one and the width doubles. Count, least and
+    When all bins are full, each two neighbours become one and the width doubles. Number, least and
     most of a bin are what they would be if all frames had been kept; so is the mean, up to the
     order of a sum in float64.
 
@@ -122,5 +122,5 @@ class Sketch:
 
 def means(column: Bin) -> Float64[np.ndarray, "bins values"]:
     """The mean of each value in each bin; NaN where it was never known."""
-    counts = np.maximum(column.count, 1)
-    return np.where(column.count > 0, column.total / counts, np.nan)
+    counts = np.maximum(column.known, 1)
+    return np.where(column.known > 0, column.total / counts, np.nan)

@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ttt3r.errors import RunError
-from ttt3r.geometry import se3
 from ttt3r.geometry.agreement import agreement, some_points
 from ttt3r.geometry.rotation import angle
 from ttt3r.tensor_files import read_tensors, write_tensors
@@ -138,7 +137,7 @@ class Trace:
 
     def known(self, name: str) -> bool:
         """Whether a series was known in any frame."""
-        return bool(self.frames) and bool(self.column(name).count.any())
+        return bool(self.frames) and bool(self.column(name).known.any())
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Everything as tensors."""
@@ -165,8 +164,8 @@ class Trace:
                 if name.startswith("sketch.")
             }
         )
-        if sketch.bins and sketch.bins[0].count.shape != (VALUES,):
-            raise ValueError(f"it holds {sketch.bins[0].count.shape} values, not {VALUES}")
+        if sketch.bins and sketch.bins[0].known.shape != (VALUES,):
+            raise ValueError(f"it holds {sketch.bins[0].known.shape} values, not {VALUES}")
         return cls(
             sketch,
             Horizon(*tensors["horizon"].numpy()),
@@ -224,7 +223,7 @@ def _grown(tensors: dict[str, Tensor], series: dict[str, int]) -> dict[str, Tens
     missing = VALUES - sum(series.values())
     if not missing:
         return tensors
-    fill = {"count": 0, "total": 0.0, "least": float("nan"), "most": float("nan")}
+    fill = {"known": 0, "total": 0.0, "least": float("nan"), "most": float("nan")}
     grown = {
         f"sketch.{name}": torch.nn.functional.pad(
             tensors[f"sketch.{name}"], (0, missing), value=value
@@ -233,7 +232,6 @@ def _grown(tensors: dict[str, Tensor], series: dict[str, int]) -> dict[str, Tens
         if f"sketch.{name}" in tensors
     }
     return tensors | grown
-
 
 
 def trace_of(predictions: Iterable[Prediction]) -> Trace:
