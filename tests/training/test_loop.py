@@ -153,6 +153,19 @@ def test_packed_weights_load_and_can_be_gone_on_from(trained: Path, tmp_path: Pa
         starting_network(replace(more, start="builtin"))
 
 
+def test_a_recipe_may_train_some_weights_only(tmp_path: Path, clips: Memory) -> None:
+    network = replace(recipe().network, refiner_width=4, rgb_head=False)
+    part = replace(recipe(), network=network, only="refiner", learning_rate=1e-3)
+    before = starting_network(part).state_dict()
+    trainer(tmp_path, clips, part).run(steps=3)
+    again = trainer(tmp_path, clips, part)
+    again.run(steps=5)
+    changed = {n for n, w in again.averaged().state_dict().items() if not torch.equal(w, before[n])}
+    assert changed == {n for n in before if "_refiner." in n}
+    with pytest.raises(InputError, match="'pyramid'"):
+        trainer(tmp_path / "none", clips, replace(part, only="pyramid"))
+
+
 def test_packing_calibrates_the_confidence_when_it_is_given_clips(
     trained: Path, tmp_path: Path, clips: Memory
 ) -> None:

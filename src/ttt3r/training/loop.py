@@ -75,6 +75,9 @@ class Trainer:
         source: rendered clips.
         team: the processes that train together.
         device: where to train.
+
+    Raises:
+        InputError: if the recipe trains no weight, or a checkpoint is of another network.
     """
 
     def __init__(
@@ -91,7 +94,12 @@ class Trainer:
         self.model = starting_network(recipe).to(device)
         self.weights = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.average = {name: p.clone() for name, p in self.weights.items()}
-        self.optimiser = Optimiser(recipe, self.weights, self.team)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(recipe.only in name)
+        self.trained = {n: w for n, w in self.weights.items() if recipe.only in n}
+        if not self.trained:
+            raise InputError(f"no weight of the network has {recipe.only!r} in its name")
+        self.optimiser = Optimiser(recipe, self.trained, self.team)
         on_cpu = torch.device(device).type == "cpu"
         halves = not on_cpu or backend.bfloat16_outruns_float32()
         if recipe.precision == "bfloat16" or (recipe.precision == "auto" and halves):
@@ -189,7 +197,7 @@ class Trainer:
         offset = (int(random.integers(2)), int(random.integers(2)))
         errors = clip_errors(self.model, batch, rule, offset)
         loss = torch.stack(list(errors.weighted(self.recipe.loss).values())).sum()
-        parameters = list(self.model.parameters())
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         return flat_gradients(parameters, gradients), errors, float(loss.detach())
 
@@ -197,12 +205,12 @@ class Trainer:
         """Learn from one batch of this process; returns its loss."""
         flat, errors, loss = self.gradient(step, batch)
         self.team.mean(flat)
-        norm = self.optimiser.step(step, as_named(flat, self.weights))
+        norm = self.optimiser.step(step, as_named(flat, self.trained))
         self._publish()
         decay = self.recipe.average
         if not self.recipe.start:  # the average must forget the starting values
             decay = min(decay, (step + 1) / (step + 10))
-        for name, value in self.weights.items():
+        for name, value in self.trained.items():
             self.average[name].lerp_(value, 1 - decay)
         self.progress.step = step + 1
         self.progress.frames += batch.image.shape[0] * batch.image.shape[1] * self.team.size
