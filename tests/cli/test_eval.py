@@ -231,6 +231,7 @@ def test_reconstruction_needs_scipy_and_says_so_at_once(
             "nowhere does not exist",
         ),
         ((*SMALL, "--rule", "magic"), "magic"),
+        ((*SMALL, "--pose-memory", "recal3r"), "the pose memory cannot follow recal3r"),
         ((*SMALL, "--reset", "1"), "at least 2 frames"),
         ((*SMALL, "--frames", "9"), "no length 9"),
         ((*SMALL, "--frames", "4,x"), "takes numbers"),

@@ -84,6 +84,19 @@ def test_options_arrive(clip: Path, ttt3r: Ttt3r):
     assert run[0].image.shape == (32, 48, 3)
 
 
+def test_the_pose_memory_may_follow_a_rule_of_its_own(clip: Path, ttt3r: Ttt3r):
+    words = ("run", clip, *TINY, "--no-summary", "--quiet", "--pose-memory", "damped(ttt3r,0.5)")
+    assert ttt3r(*words, "--end", 0.4, "--out", "a").status == 0
+    manifest = Run.open("a").manifest
+    assert manifest["rule"] == "split(ttt3r, damped(ttt3r, 0.5))"
+    assert ttt3r(*words, "--end", 0.4, "--out", "a", "--resume").status == 0
+    plain = ttt3r("run", clip, *TINY, "--end", 0.4, "--out", "a", "--resume")
+    assert plain.status == 2 and "rule" in plain.err
+    both = ("--rule", manifest["rule"], "--end", 0.4, "--no-summary", "--out", "b")
+    assert ttt3r("run", clip, *TINY, *both).status == 0
+    assert_equal_runs(Run.open("a"), Run.open("b"))
+
+
 def test_images_are_turned_and_cut(clip: Path, ttt3r: Ttt3r):
     words = ("--rotate", 90, "--crop", "1:1", "--size", 48, "--outputs", "pose", "--out", "a")
     assert ttt3r("run", clip, *TINY, *words).status == 0
@@ -229,6 +242,8 @@ class TestRefusals:
             ("--precision int4", "unknown precision"),
             ("--rule nonsense", "unknown rule 'nonsense'"),
             ("--rule damped(ttt3r,7)", "damping factor"),
+            ("--pose-memory ttsa3r", "the pose memory cannot follow ttsa3r"),
+            ("--pose-memory ttt3r --model tiny-vggt", "only CUT3R has a pose memory"),
             ("--reset 1", "at least 2 frames"),
             ("--reset sometimes", "unknown reset"),
             ("--stitch glue", "unknown stitching"),

@@ -5,9 +5,11 @@ import dataclasses
 import pytest
 import torch
 
+from tests.networks import random_images, random_tiny
 from tests.rules.toy import LastLook
 from ttt3r import values
 from ttt3r.errors import SettingError
+from ttt3r.models.base import Views
 from ttt3r.rules import (
     REGISTRY,
     Brake,
@@ -221,6 +223,29 @@ def test_damping_scales_the_gate():
     for factor in (0.0, -1.0, 1.5, float("nan")):
         with pytest.raises(SettingError):
             Damped(Ttt3r(), factor)
+
+
+def test_sparse_reading_follows_the_selection_among_the_old_tokens():
+    (previous, _), projected = states(), evidence().projected_features
+    sparse = Memix(Ttt3r(), 0.4, sparse_read=True)
+    reads = sparse.pose_reads(previous, projected)
+    assert torch.equal(reads, sparse.select(previous, projected)) and (reads.sum(1) == 3).all()
+    for around in (Damped(sparse, 0.5), Paced(sparse), Split(sparse, Ttt3r()), Memix(sparse)):
+        assert torch.equal(around.pose_reads(previous, projected), reads)
+    assert Memix(Ttt3r(), 0.4).pose_reads(previous, projected) is None
+    assert Ttt3r().pose_reads(previous, projected) is None
+
+
+@torch.no_grad()
+def test_sparse_reading_moves_the_pose():
+    model, image = random_tiny(), Views(random_images(1))
+    poses = [
+        model.step(model.initial_state(rule), model.encode(image), rule, ("pose",))[1].pose_encoding
+        for keep in (0.4, 0.0)
+        for rule in (Memix(keep=keep), Memix(keep=keep, sparse_read=True))
+    ]
+    assert (poses[0] - poses[1]).abs().max() > 1e-3
+    torch.testing.assert_close(poses[2], poses[3])  # all are selected
 
 
 def test_split_is_outermost_and_asks_the_pose_memory_for_what_it_has():

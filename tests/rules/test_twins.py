@@ -25,6 +25,7 @@ from ttt3r.rules import (
     Split,
     Ttt3r,
 )
+from ttt3r.stream.clips import open_session
 from ttt3r.stream.session import Session
 from ttt3r.weights import load
 
@@ -129,5 +130,8 @@ def test_a_session_takes_a_rule_for_the_pose_memory():
     session = Session(model, "ttsa3r", pose_memory="damped(ttt3r, 0.5)")
     assert session.rule == Split(REGISTRY.parse("ttsa3r"), Damped(Ttt3r(), 0.5))
     assert Session(model, "split(ttt3r, overwrite)").rule == Split(Ttt3r(), Overwrite())
-    with pytest.raises(SettingError):
-        Session(load("tiny-point3r", "cpu"), pose_memory="ttt3r")
+    for other in ("tiny-point3r", "tiny-vggt"):
+        with pytest.raises(SettingError, match="only CUT3R"):
+            open_session(load(other, "cpu"), pose_memory="ttt3r")
+    with pytest.raises(SettingError, match="outermost"):
+        Session(model, "split(ttt3r, overwrite)", pose_memory="ttt3r")

@@ -45,6 +45,9 @@ class EvalCommand(Command):
     rule: Annotated[tuple[str, ...], option("RULE ...", "the family's own; ttt3r for CUT3R")] = ()
     """How the state is updated; several are measured one after the other and reported together."""
 
+    pose_memory: Annotated[str | None, option("RULE", "written whole, as published")] = None
+    """How CUT3R's pose memory is updated, under every rule; see ttt3r run --help."""
+
     reset: Annotated[str | None, option("FRAMES", "never")] = None
     """Start afresh after this many frames; the published protocols never do."""
 
@@ -190,11 +193,13 @@ class EvalCommand(Command):
         Raises:
             SettingError: if the rule or the reset is unknown.
         """
+        from ttt3r import rules
         from ttt3r.evaluation.runner import settings_of
         from ttt3r.stream.clips import open_session
         from ttt3r.weights import choose_precision
 
-        session = open_session(model, rule, self.reset)
+        pose_memory = self.pose_memory and rules.import_rules(self.pose_memory)
+        session = open_session(model, rule, self.reset, pose_memory=pose_memory)
         dtype = choose_precision(self.precision, session.device)
         size = model.preparation.size if self.size is None else self.size
         if size > LARGEST_SIZE:

@@ -60,6 +60,10 @@ class RunCommand(Command):
     window(FRAMES), diverse(FRAMES); VGGT, Fast3R: once (one look per stretch between resets), or
     anew for each frame keep_all, window(FRAMES)."""
 
+    pose_memory: Annotated[str | None, option("RULE", "written whole, as published")] = None
+    """How CUT3R's pose memory is updated: overwrite, ttt3r, filt3r, brake, ortho, or
+    damped(RULE, FACTOR) of these. Short for --rule 'split(RULE, RULE of the pose memory)'."""
+
     reset: Annotated[str | None, option("FRAMES", "never")] = None
     """Start a new segment after this many frames, such as 50 or 100, where a long stream drifts or
     does not fit into memory."""
@@ -205,6 +209,7 @@ class RunCommand(Command):
             source,
             model=self.model,
             rule=self.rule and rules.import_rules(self.rule),
+            pose_memory=self.pose_memory and rules.import_rules(self.pose_memory),
             reset=self.reset,
             stitch=self.stitch,
             outputs=self.outputs,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -139,6 +140,7 @@ class CrossAttention(nn.Module):
         x_positions: Positions | None,
         y_positions: Positions | None,
         probe: Probe | None = None,
+        first_reads: Bool[Tensor, "batch keys"] | None = None,
     ) -> Float[Tensor, "batch queries channels"]:
         """Read what is present of `y` from `x`.
 
@@ -148,6 +150,8 @@ class CrossAttention(nn.Module):
             x_positions: where the tokens of `x` are; None for no position embedding.
             y_positions: where the tokens of `y` are; None for no position embedding.
             probe: called with the rotated queries and keys.
+            first_reads: keys that the first query is confined to, at least one of each sample; None
+                lets it read what the others read.
         """
         if y.shape[1] == 1 and probe is None:  # softmax over one key is 1: every query reads it
             return self.proj(self.projv(y)).expand(-1, x.shape[1], -1)
@@ -159,4 +163,9 @@ class CrossAttention(nn.Module):
         if probe is not None:
             probe(query, key)
         present = None if y_positions is None else y_positions.present
-        return self.proj(attend(query, key, value, present))
+        mixed = attend(query, key, value, present)
+        if first_reads is not None:  # one query more, and the others keep the faster kernel
+            allowed = first_reads if present is None else first_reads & present
+            first = attend(query[:, :, :1], key, value, allowed)
+            mixed = torch.cat((first, mixed[:, 1:]), dim=1)
+        return self.proj(mixed)

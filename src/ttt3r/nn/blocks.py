@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ttt3r.nn import backend
@@ -98,10 +98,12 @@ class DecoderBlock(nn.Module):
         x_positions: Positions | None = None,
         y_positions: Positions | None = None,
         probe: Probe | None = None,
+        first_reads: Bool[Tensor, "batch keys"] | None = None,
     ) -> Float[Tensor, "batch queries channels"]:
-        """Refine `x` while reading `y`; `probe` sees the cross-attention's queries and keys."""
+        """Refine `x` while reading `y`; for the other arguments see `CrossAttention`."""
         x = x + self.attn(self.norm1(x), x_positions)
-        x = x + self.cross_attn(self.norm2(x), self.norm_y(y), x_positions, y_positions, probe)
+        positions = x_positions, y_positions
+        x = x + self.cross_attn(self.norm2(x), self.norm_y(y), *positions, probe, first_reads)
         return x + self.mlp(self.norm3(x))
 
 

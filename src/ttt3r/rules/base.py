@@ -109,6 +109,13 @@ class Rule(Value, abc.ABC):
         """
         return self.published_unwritten if getattr(self, "as_published", False) else "nothing"
 
+    def begins(self, is_first: Bool[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
+        """Which streams of a batch take a frame as the first of their segment; pure.
+
+        Those that begin one (`is_first`). Anything else only reproduces published code.
+        """
+        return is_first
+
     def start(
         self,
         previous: Float[Tensor, "batch tokens channels"],
@@ -123,6 +130,18 @@ class Rule(Value, abc.ABC):
         every segment begins with.
         """
         return taken(candidate, {})
+
+    def pose_reads(
+        self,
+        previous: Float[Tensor, "batch tokens channels"],
+        projected: Float[Tensor, "batch patches channels"],
+    ) -> Bool[Tensor, "batch tokens"] | None:
+        """Which tokens of the state the frame's pose token reads; None stands for all.
+
+        The network asks before it decodes the frame, whose patches it hands over as projected into
+        the decoder. At least one token of each sample must be read.
+        """
+        return None
 
     @abc.abstractmethod
     def apply(
@@ -139,6 +158,18 @@ class Rule(Value, abc.ABC):
         Raises:
             SettingError: if the memory depends on the frame's size, and the size changed.
         """
+
+
+def confidence(evidence: Evidence, *, of_batch: bool = False) -> Float[Tensor, "batch tokens"]:
+    """Return β of TTT3R, σ(mean logit).
+
+    Args:
+        evidence: with the mean logit.
+        of_batch: average the logits over the streams of the batch first, as published code does, so
+            that all streams share one β.
+    """
+    logit = evidence.get("mean_logit")
+    return torch.sigmoid(logit.mean(dim=0, keepdim=True).expand_as(logit) if of_batch else logit)
 
 
 def taken(candidate: Float[Tensor, "batch tokens channels"], memory: RuleMemory) -> RuleStep:

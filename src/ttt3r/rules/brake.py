@@ -14,6 +14,7 @@ from ttt3r.rules.base import (
     RuleMemory,
     RuleStep,
     Unwritten,
+    confidence,
     gated,
     taken,
 )
@@ -29,7 +30,8 @@ class Brake(Rule):
 
     Args:
         strength: τ; 2 in the published code, 1 in the runs of its published table.
-        as_published: let frames that must not be written replace δ' all the same.
+        as_published: let frames that must not be written replace δ' all the same, and streams of
+            a batch share one β, see `Ttt3r`.
     """
 
     strength: float = 2.0
@@ -59,5 +61,5 @@ class Brake(Rule):
         change = candidate - previous
         alike = torch.cosine_similarity(change, memory["change"], dim=-1)
         brake = torch.sigmoid(-self.strength * alike)
-        gate = torch.sigmoid(evidence.get("mean_logit")) * brake
+        gate = confidence(evidence, of_batch=self.as_published) * brake
         return gated(previous, candidate, gate, {"change": change})

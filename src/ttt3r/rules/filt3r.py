@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ttt3r.errors import SettingError
@@ -34,6 +34,8 @@ class Filt3r(Rule):
         floor: least value of the running mean.
         least_gain: of K.
         most_gain: of K.
+        as_published: let the streams of a batch begin together: where one begins a segment, the
+            filters of all start anew, and all take the frame whole.
 
     Raises:
         SettingError: if the gains or a rate are outside [0, 1], or a noise is negative.
@@ -50,6 +52,7 @@ class Filt3r(Rule):
     floor: float = 0.01
     least_gain: float = 0.01
     most_gain: float = 0.99
+    as_published: bool = False
 
     name: ClassVar[str] = "filt3r"
 
@@ -61,6 +64,10 @@ class Filt3r(Rule):
             raise SettingError("variances, noises and the floor must not be negative")
         if self.most_noise < self.least_noise:
             raise SettingError("the most noise must not be below the least")
+
+    def begins(self, is_first: Bool[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
+        """See `Rule.begins`; as published, all streams where one does."""
+        return is_first.any().expand_as(is_first) if self.as_published else is_first
 
     def start(
         self,

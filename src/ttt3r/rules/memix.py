@@ -22,6 +22,8 @@ class Memix(Wrapping):
     The state is cut into chunks, and each is scored by the mean of ⟨Ŝ_n, mean_j D f_j⟩, where D f
     are the projected features of the frame. The chunks with the highest scores are kept untouched,
     also on the first frame of a segment. The inner rule's memory follows all tokens.
+    Where reading is sparse too, the same selection among the tokens S_{t−1} that the frame meets is
+    all that the frame's pose token reads of the state; its patches read all.
 
     Args:
         rule: how the selected tokens are written; published with `overwrite`, `ttt3r`, `ttsa3r`.
@@ -30,6 +32,7 @@ class Memix(Wrapping):
         chunks: number of chunks asked for; 0 stands for one token each. They have one length,
             so that there may be fewer.
         protect: number of a chunk that is never written; -1 for none.
+        sparse_read: let the pose token read the selected tokens only, in every decoder layer.
 
     Raises:
         SettingError: if `keep` is outside [0, 1), or `chunks` or `protect` is too small.
@@ -39,6 +42,7 @@ class Memix(Wrapping):
     keep: float = 60 / 768
     chunks: int = 0
     protect: int = -1
+    sparse_read: bool = False
 
     name: ClassVar[str] = "memix"
 
@@ -59,6 +63,16 @@ class Memix(Wrapping):
     def unwritten(self) -> Unwritten:
         """As the inner rule, but the state never moves."""
         return "nothing" if self.rule.unwritten == "nothing" else "memory"
+
+    def pose_reads(
+        self,
+        previous: Float[Tensor, "batch tokens channels"],
+        projected: Float[Tensor, "batch patches channels"],
+    ) -> Bool[Tensor, "batch tokens"] | None:
+        """The selection among the tokens as they are, if reading is sparse."""
+        if self.sparse_read:
+            return self.select(previous, projected)
+        return super().pose_reads(previous, projected)
 
     def start(
         self,
@@ -96,7 +110,7 @@ class Memix(Wrapping):
         tokens: Float[Tensor, "batch tokens channels"],
         projected: Float[Tensor, "batch patches channels"],
     ) -> Bool[Tensor, "batch tokens"]:
-        """Return which tokens are written, given what they would become."""
+        """Return which tokens are chosen: to be written, given what they would become."""
         count = tokens.shape[1]
         asked = min(self.chunks or count, count)
         wanted = max(asked - round(self.keep * asked), 1)

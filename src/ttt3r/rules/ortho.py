@@ -16,6 +16,7 @@ from ttt3r.rules.base import (
     RuleMemory,
     RuleStep,
     Unwritten,
+    confidence,
     taken,
 )
 
@@ -36,7 +37,8 @@ class Ortho(Rule):
         along: b, the factor of what goes on.
         keep: share of the old value in the running means.
         adaptive: how Ē sets b; "none" leaves it.
-        as_published: let frames that must not be written move d and Ē all the same.
+        as_published: let frames that must not be written move d and Ē all the same, and streams
+            of a batch share one β, see `Ttt3r`.
 
     Raises:
         SettingError: if a factor or `keep` is outside [0, 1].
@@ -86,7 +88,7 @@ class Ortho(Rule):
         along = (change * direction).sum(-1, keepdim=True) * direction * known
         energy = self._energy(unit, direction, memory["energy"], known[..., 0])
         moved = self.across * (change - along) + self._along(energy)[..., None] * along
-        gate = torch.sigmoid(evidence.get("mean_logit"))
+        gate = confidence(evidence, of_batch=self.as_published)
         kept = {"direction": direction, "energy": energy}
         return RuleStep(previous + gate[..., None] * moved, gate, kept)
 

@@ -15,6 +15,7 @@ from ttt3r.rules.base import (
     RuleMemory,
     RuleStep,
     Unwritten,
+    confidence,
     gated,
     taken,
 )
@@ -37,7 +38,8 @@ class Recal3r(Rule):
         keep: share of the old pressure.
         base: gate of a token that nothing speaks for.
         entropy: how the entropies of layers and heads become one.
-        as_published: let frames that must not be written raise the pressure all the same.
+        as_published: let frames that must not be written raise the pressure all the same, and
+            streams of a batch share one ρ.
 
     Raises:
         SettingError: if `keep` or `base` is outside [0, 1].
@@ -83,12 +85,14 @@ class Recal3r(Rule):
         memory: RuleMemory,
     ) -> RuleStep:
         """Move each token by its recalibrated confidence."""
-        confidence = torch.sigmoid(evidence.get("mean_logit"))
-        pressure = torch.lerp(confidence, memory["pressure"], self.keep)
+        beta = confidence(evidence)
+        pressure = torch.lerp(beta, memory["pressure"], self.keep)
         given, made = evidence.get("projected_features"), evidence.get("image_tokens")
-        length, residual = given.norm(dim=-1).mean(-1), (given - made).norm(dim=-1).mean(-1)
+        over = (0, 1) if self.as_published else 1
+        length = given.norm(dim=-1).mean(over, keepdim=True)
+        residual = (given - made).norm(dim=-1).mean(over, keepdim=True)
         worth = torch.sigmoid(residual / (length + 1e-6) - 0.2)
-        trust = confidence * torch.exp(-pressure) * worth[:, None]
+        trust = beta * torch.exp(-pressure) * worth
         doubt = self._doubt(evidence.get(self._entropy_kind), previous - memory["initial"])
         gate = (1 - doubt) * trust + self.base * doubt
         gate = (0.5 * gate + 0.5 * gate.mean(dim=-1, keepdim=True)).clamp(0.0, 1.0)

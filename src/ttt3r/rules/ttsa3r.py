@@ -27,11 +27,12 @@ class Ttsa3r(Rule):
     g_n = σ(d_n / mean_n d − threshold) · σ(max_j |Ā[n, j]| (1 − cos(f_j, f'_j))), where
     d_n = ‖Ŝ_n − Ŝ'_n‖ compares the candidate with the one before, Ā is the mean map over the
     patches j, and f, f' are the encoder's features of this frame and of the one before.
-    Where no token changed at all, which divides zero by zero as published, d_n / mean d is 0.
+    Where no token changed at all, zero is divided by zero, and d_n / mean d is 0.
 
     Args:
         threshold: how large a change is, relative to the mean, that opens the first factor half.
-        as_published: let frames that must not be written move the state all the same.
+        as_published: let frames that must not be written move the state all the same, and the
+            state become NaN where no token changed at all.
     """
 
     threshold: float = 1.5
@@ -61,7 +62,8 @@ class Ttsa3r(Rule):
         features, before = evidence.get("patch_features"), memory["features"]
         check_size(features, before)
         change = (candidate - memory["candidate"]).norm(dim=-1)
-        relative = change / change.mean(dim=-1, keepdim=True).clamp(min=1e-30)
+        least = 0.0 if self.as_published else 1e-30
+        relative = change / change.mean(dim=-1, keepdim=True).clamp(min=least)
         temporal = torch.sigmoid(relative - self.threshold)
         moved = 1 - torch.cosine_similarity(features, before, dim=-1)
         weighted = evidence.get("mean_map")[..., 1:].abs() * moved[:, None]

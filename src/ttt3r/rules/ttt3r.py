@@ -3,11 +3,18 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ttt3r.rules.base import Evidence, EvidenceKind, Rule, RuleMemory, RuleStep, gated
+from ttt3r.rules.base import (
+    Evidence,
+    EvidenceKind,
+    Rule,
+    RuleMemory,
+    RuleStep,
+    confidence,
+    gated,
+)
 
 
 @dataclass(frozen=True)
@@ -16,7 +23,12 @@ class Ttt3r(Rule):
 
     The mean runs over layers, heads and all keys of the state's cross-attention. As
     mean_j ⟨q, k_j⟩ = ⟨q, mean_j k_j⟩, no attention map is needed for it.
+
+    Args:
+        as_published: average the logits over the streams of a batch too, which then share one β.
     """
+
+    as_published: bool = False
 
     name: ClassVar[str] = "ttt3r"
     reads: ClassVar[frozenset[EvidenceKind]] = frozenset({"mean_logit"})
@@ -29,4 +41,5 @@ class Ttt3r(Rule):
         memory: RuleMemory,
     ) -> RuleStep:
         """Move each token towards the candidate by its own confidence."""
-        return gated(previous, candidate, torch.sigmoid(evidence.get("mean_logit")), memory)
+        gate = confidence(evidence, of_batch=self.as_published)
+        return gated(previous, candidate, gate, memory)

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ttt3r.errors import SettingError
@@ -38,6 +38,18 @@ class Wrapping(Rule):
     def unwritten(self) -> Unwritten:
         """The inner rule's."""
         return self.rule.unwritten
+
+    def begins(self, is_first: Bool[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
+        """As the inner rule has it."""
+        return self.rule.begins(is_first)
+
+    def pose_reads(
+        self,
+        previous: Float[Tensor, "batch tokens channels"],
+        projected: Float[Tensor, "batch patches channels"],
+    ) -> Bool[Tensor, "batch tokens"] | None:
+        """As the inner rule has it."""
+        return self.rule.pose_reads(previous, projected)
 
     def start(
         self,

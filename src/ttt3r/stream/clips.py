@@ -195,6 +195,7 @@ def open_session(
     outputs: Collection[str] = ("points", "pose"),
     stitch: "str | stitching.Stitching | None" = None,
     device_of_results: ResultDevice = "cpu",
+    pose_memory: Any = None,
     trace: bool = False,
 ) -> Session | ClipSession:
     """Open the session that suits a whole stream: one look per segment where that is enough.
@@ -207,14 +208,19 @@ def open_session(
         outputs: see `Session`.
         stitch: see `Session`.
         device_of_results: see `Session`.
+        pose_memory: see `Session`.
         trace: see `Session`.
 
     Raises:
         SettingError: see `Session`.
     """
-    if not isinstance(model, StreamModel) and isinstance(POLICIES.parse(rule), Once):
+    if (
+        pose_memory is None
+        and not isinstance(model, StreamModel)
+        and isinstance(POLICIES.parse(rule), Once)
+    ):
         return ClipSession(model, reset, outputs, stitch, device_of_results, trace)
-    return Session(model, rule, reset, outputs, stitch, device_of_results, trace=trace)
+    return Session(model, rule, reset, outputs, stitch, device_of_results, pose_memory, trace)
 
 
 def _last_placed(output: Reading, first: int, count: int) -> int:

@@ -43,6 +43,7 @@ def reconstruct(
     precision: str = "auto",
     trace: bool = False,
     stop_when: Callable[[], bool] | None = None,
+    pose_memory: Any = None,
 ) -> "Reconstruction":
     """Reconstruct a video, folder of images or any iterable of frames while it arrives.
 
@@ -62,6 +63,7 @@ def reconstruct(
         precision: likewise.
         trace: see `Session`; with `out`, the run holds the trace too.
         stop_when: asked before each frame is taken in; True stops as Ctrl-C does.
+        pose_memory: update rule of CUT3R's pose memory, see `Session`.
 
     Returns:
         An iterator of predictions. With `out`, what was yielded is also written; stopping early
@@ -82,7 +84,8 @@ def reconstruct(
     stitch = None if stitch is None else stitching.parse(stitch)
     if isinstance(model, str | Path):
         model = weights.load(model, device, precision)
-    session = open_session(model, rule, reset, outputs, stitch, trace=trace)
+    asked = rule, reset, outputs, stitch
+    session = open_session(model, *asked, pose_memory=pose_memory, trace=trace)
     policy = model.preparation if size is None else replace(model.preparation, size=size)
     if target is None:
         return Reconstruction(session, frames, policy, stop_when=stop_when)

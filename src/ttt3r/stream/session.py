@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ttt3r import rules, values
-from ttt3r.errors import SessionError
+from ttt3r.errors import SessionError, SettingError
 from ttt3r.geometry import se3
 from ttt3r.geometry.camera import ray_map
 from ttt3r.models.adapters import as_stream
@@ -60,6 +60,8 @@ class Session(SessionBase):
         streaming = as_stream(model)
         policy = streaming.parse_rule(rule)
         if pose_memory is not None:
+            if not isinstance(policy, rules.Rule):
+                raise SettingError("only CUT3R has a pose memory; leave out its rule, pose_memory")
             parts = policy, rules.parse(pose_memory)
             policy = streaming.parse_rule(f"split({', '.join(map(values.to_text, parts))})")
         with torch.no_grad():

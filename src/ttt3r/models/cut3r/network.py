@@ -165,9 +165,9 @@ class Cut3r(StreamNetwork):
         """
         wanted = self.capabilities.check(outputs)
         update = tokens.has_image if update is None else tokens.has_image & update
-        is_first = state.age == 0
+        is_first = rule.begins(state.age == 0)
         probe = LogitProbe(rule.evidence)
-        decoded = self._decode(state, tokens, is_first, probe, image_probe=image_probe)
+        decoded = self._decode(state, tokens, is_first, probe, rule, image_probe)
         evidence = probe.evidence(
             rule.evidence, decoded.levels[0], decoded.projected, decoded.levels[-1]
         )
@@ -202,7 +202,7 @@ class Cut3r(StreamNetwork):
             written,
             probe.evidence(rule.evidence),
             state.pose_rule_memory,
-            state.age == 0,
+            rule.begins(state.age == 0),
             update,
         )
         return step.state, step.memory
@@ -222,9 +222,13 @@ class Cut3r(StreamNetwork):
         tokens: Tokens,
         is_first: Bool[Tensor, " batch"],
         probe: LogitProbe,
+        rule: Rule | None = None,
         image_probe: Probe | None = None,
     ) -> Decoded:
-        """Run the interleaved decoders; each layer's two blocks read the layer before."""
+        """Run the interleaved decoders; each layer's two blocks read the layer before.
+
+        A `rule` may confine what the pose token reads of the state.
+        """
         config = self.config
         feature = tokens.features.mean(dim=1, keepdim=True)
         remembered = self.pose_retriever.read(feature, state.pose_memory)
@@ -232,6 +236,7 @@ class Cut3r(StreamNetwork):
         projected = at_least_float32(self.decoder_embed(tokens.features))
         image = torch.cat((pose_token, projected), dim=1)
         memory = state.tokens
+        pose_reads = None if rule is None else rule.pose_reads(memory, projected)
 
         # Each block rotates queries and keys with its own head size.
         (image_in_image, state_in_image), (image_in_state, state_in_state) = (
@@ -247,7 +252,7 @@ class Cut3r(StreamNetwork):
             zip(self.dec_blocks, self.dec_blocks_state, strict=True), start=1
         ):
             image, memory = (
-                image_block(image, memory, image_in_image, state_in_image, image_probe),
+                image_block(image, memory, image_in_image, state_in_image, image_probe, pose_reads),
                 state_block(
                     memory,
                     image,
