@@ -260,6 +260,8 @@ class Prediction(Reading):
         image: the image the network saw, uint8 [height, width, 3]; None for a virtual view.
         segment: number of the segment the frame belongs to, from 0.
         scale: factor already applied to lengths so that segments share the first one's scale.
+        scale_error: standard error of the natural logarithm of `scale`; None if it is not known,
+            as stitchings other than "robust" do not tell.
         transform: how the processed image was made from the source image.
         quality: how far the frame can be trusted; None where the session keeps no trace.
     """
@@ -269,6 +271,7 @@ class Prediction(Reading):
     image: UInt8[Tensor, "height width 3"] | None = field(default=None, kw_only=True)
     segment: int = field(default=0, kw_only=True)
     scale: float = field(default=1.0, kw_only=True)
+    scale_error: float | None = field(default=None, kw_only=True)
     transform: ImageTransform | None = field(default=None, kw_only=True)
     quality: Quality | None = field(default=None, kw_only=True)
 

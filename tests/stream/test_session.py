@@ -221,7 +221,7 @@ def test_similarity_carries_scale():
     pose = se3.pose_from_encoding(torch.tensor([1.0, 2, 3, 0.9, 0.1, 0.2, 0.3]).double())
     last = Seen(pose, points * 2.5, confidence)
     again = Seen(torch.eye(4, dtype=torch.float64), points, confidence)
-    placed = Similarity().connect(session.world_from_segment, last, again)
+    placed = Similarity().connect(session.world_from_segment, [last], [again]).world_from_segment
     assert float(se3.similarity_scale(placed)) == pytest.approx(2.5, rel=1e-5)
     torch.testing.assert_close(placed[:3, 3].float(), pose[:3, 3].float(), atol=1e-3, rtol=1e-3)
     assert first.scale == 1.0
@@ -245,8 +245,8 @@ def test_points_that_allow_no_similarity_fall_back_to_the_pose(caplog):
     for points in (torch.full((48, 64, 3), float("nan")), torch.ones(48, 64, 3)):
         last = Seen(pose, points, torch.full((48, 64), 2.0))
         caplog.clear()
-        found = Similarity().connect(placed, last, last)
-        assert torch.equal(found, placed @ pose)
+        found = Similarity().connect(placed, [last], [last])
+        assert torch.equal(found.world_from_segment, placed @ pose)
         assert "joined by pose alone" in caplog.text
 
 

@@ -59,7 +59,7 @@ def summary(run: "Run") -> dict[str, Any]:
 
     `duration` is the time between the first and the last frame in seconds; `trajectory_length` the
     way of the camera through the frames that have a pose, in metres where the weights are metric;
-    both None if unknown.
+    both None if unknown. `segments`: see `segment_scales`.
     """
     sizes = _sizes(run.folder)
     return {
@@ -68,6 +68,7 @@ def summary(run: "Run") -> dict[str, Any]:
         "frames": len(run),
         "duration": _duration(run),
         "trajectory_length": trajectory_length(run),
+        "segments": segment_scales(run),
         "bytes": {**sizes, "total": sum(sizes.values())},
     }
 
@@ -78,6 +79,24 @@ def trajectory_length(run: "Run") -> float | None:
         return None
     positions = run.trajectory().world_from_camera[:, :3, 3].double()
     return float(positions.diff(dim=0).norm(dim=1).sum())
+
+
+def segment_scales(run: "Run") -> dict[str, Any]:
+    """How many segments a run has, and how the scale of lengths changes over them.
+
+    `first` and `last` are the factors that lengths of these segments were multiplied with,
+    `largest_ratio` that between any two segments, `last_error` the standard error of the logarithm
+    of the last against the first; None where it is not known, or there is no segment.
+    """
+    found = run.scales()
+    scales = [item.scale for item in found]
+    return {
+        "count": len(found),
+        "first": scales[0] if found else None,
+        "last": scales[-1] if found else None,
+        "largest_ratio": max(scales) / min(scales) if found else None,
+        "last_error": found[-1].error if found else None,
+    }
 
 
 def length_unit(run: "Run") -> str:
@@ -124,5 +143,19 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if facts["trajectory_length"] is not None:
         length = f"{facts['trajectory_length']:.3f} {'m' if model['metric'] else 'units'}"
         lines.append(("path length", length))
+    if (segments := facts["segments"])["count"] > 1:
+        lines.append(("segments", _segments_text(segments)))
     parts = ", ".join(f"{part} {bytes_text(size)}" for part, size in facts["bytes"].items())
     return [*lines, ("on disk", parts)]
+
+
+def _segments_text(segments: dict[str, Any]) -> str:
+    text = str(segments["count"])
+    if segments["largest_ratio"] == 1.0:
+        return f"{text}, all of one scale"
+    error = segments["last_error"]
+    sure = "" if error is None else f" (± {100 * error:.1f} %)"
+    return (
+        f"{text}, scale {segments['first']:.3f} in the first, {segments['last']:.3f}{sure} in the "
+        f"last, at most {segments['largest_ratio']:.3f} times another"
+    )

@@ -64,14 +64,16 @@ class RunCommand(Command):
     """How CUT3R's pose memory is updated: overwrite, ttt3r, filt3r, brake, ortho, or
     damped(RULE, FACTOR) of these. Short for --rule 'split(RULE, RULE of the pose memory)'."""
 
-    reset: Annotated[str | None, option("FRAMES", "never")] = None
-    """Start a new segment after this many frames, such as 50 or 100, where a long stream drifts or
-    does not fit into memory."""
+    reset: Annotated[str | None, option("FRAMES|RESET", "never")] = None
+    """Start a new segment where a long stream drifts or does not fit into memory: after a number of
+    frames such as 100, every(100, overlap=3) to share three frames, keyframes(0.5) where half of the
+    view is new, or drift where state, gate or confidence have changed."""
 
     stitch: Annotated[
         str | None, option("STITCHING", "pose where lengths are metric, else similarity")
     ] = None
-    """How the stretches between resets are joined: pose, or similarity (carries scale)."""
+    """How the stretches between resets are joined: pose, similarity (carries scale), or robust
+    (similarity that leaves out what does not fit, and tells how sure the scale is)."""
 
     outputs: Annotated[tuple[str, ...], option("OUTPUT ...")] = ("points", "pose")
     """What to compute, such as points, pose, world (points in the world) and rgb. What a network

@@ -20,6 +20,7 @@ class _Header:
     scale: float
     transform: ImageTransform | None
     quality: Quality | None = None  # older frames have none
+    scale_error: float | None = None
 
 
 # How the shape of each tensor ends, and how many axes it has, as `Reading` declares them.
@@ -83,11 +84,16 @@ def read_prediction(path: Path, only: tuple[str, ...] | None = None) -> Predicti
 
 
 class StampedPose(NamedTuple):
-    """When and where a frame was taken; the pose is None if it was not asked for."""
+    """When and where a frame was taken; the pose is None if it was not asked for.
+
+    See `Prediction` for the scale and its error.
+    """
 
     timestamp: float
     segment: int
     pose: Tensor | None
+    scale: float
+    scale_error: float | None
 
 
 def read_pose(path: Path) -> StampedPose:
@@ -100,7 +106,7 @@ def read_pose(path: Path) -> StampedPose:
     pose = tensors.get("world_from_camera")
     if pose is not None and (pose.shape != (4, 4) or not pose.is_floating_point()):
         raise _damaged(path, f"its pose is {pose.dtype} of shape {tuple(pose.shape)}")
-    return StampedPose(header.timestamp, header.segment, pose)
+    return StampedPose(header.timestamp, header.segment, pose, header.scale, header.scale_error)
 
 
 def read_intrinsics(path: Path) -> tuple[ImageTransform | None, Tensor | None]:

@@ -15,10 +15,11 @@ The formats are described in ``docs/run-folder.md``.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ttt3r.errors import RunError
 from ttt3r.files import user_path
+from ttt3r.geometry import se3
 from ttt3r.runs.frame_file import read_pose, read_prediction
 from ttt3r.runs.manifest import read_manifest
 from ttt3r.runs.placement import Placement
@@ -37,6 +38,21 @@ LOCK = ".lock"
 def frame_path(folder: Path, index: int) -> Path:
     """Where the frame at `index` is stored."""
     return folder / FRAMES / f"{index:06d}.safetensors"
+
+
+class SegmentScale(NamedTuple):
+    """The factor that lengths of a segment were multiplied with.
+
+    Attributes:
+        segment: its number, from 0.
+        scale: the factor.
+        error: standard error of its natural logarithm, against the first segment's; None if it is
+            not known.
+    """
+
+    segment: int
+    scale: float
+    error: float | None
 
 
 class Run:
@@ -114,6 +130,23 @@ class Run:
             RunError: if the frame is missing or damaged.
         """
         return read_pose(frame_path(self.folder, index)).timestamp
+
+    def scales(self) -> list[SegmentScale]:
+        """Scales of all segments that have a frame, in order, corrected as frames are.
+
+        Raises:
+            RunError: if a frame is missing or damaged.
+        """
+        found: dict[int, SegmentScale] = {}
+        for index in range(len(self)):
+            said = read_pose(frame_path(self.folder, index))
+            if said.segment not in found:
+                moved = self.placement.of(said.segment)
+                scale = 1.0 if moved is None else float(se3.similarity_scale(moved))
+                found[said.segment] = SegmentScale(
+                    said.segment, said.scale * scale, said.scale_error
+                )
+        return [found[segment] for segment in sorted(found)]
 
     def trajectory(self) -> Trajectory:
         """Poses of all frames that have one; a frame that could not be placed is left out.

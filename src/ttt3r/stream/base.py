@@ -2,9 +2,10 @@
 
 import abc
 import copy
+import math
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -16,8 +17,9 @@ from ttt3r import values
 from ttt3r.errors import SessionError, SettingError
 from ttt3r.files import has_text_name, user_path
 from ttt3r.models.base import SetModel, StreamModel
-from ttt3r.stream import resets, stitching
+from ttt3r.stream import resets, shared, stitching
 from ttt3r.stream.placing import PushedImage
+from ttt3r.stream.watching import Memory, Watching
 from ttt3r.tensor_files import encode_header, read_tensors, write_tensors
 from ttt3r.trace.trace import Change, Trace
 from ttt3r.types import Prediction
@@ -40,6 +42,9 @@ class Progress:
         world_from_segment: similarity that places a segment, float64.
         fresh: whether no frame of the segment is remembered yet.
         trace: of the frames taken in; None if none is kept.
+        scale_error: standard error of the logarithm of the placement's scale; None if unknown.
+        watched: what the reset remembers of the segment.
+        recent: the newest frames that the next segment will share, without the last one of all.
     """
 
     state: Any
@@ -48,6 +53,15 @@ class Progress:
     world_from_segment: Float[Tensor, "4 4"]
     fresh: bool = True
     trace: Trace | None = None
+    scale_error: float | None = 0.0
+    watched: Memory = field(default_factory=dict)
+    recent: tuple[shared.Shared, ...] = ()
+
+    def scale_error_after(self, join: stitching.Join) -> float | None:
+        """Standard error of the next segment's scale: errors of joins are independent."""
+        if self.scale_error is None or join.scale_error is None:
+            return None
+        return math.hypot(self.scale_error, join.scale_error)
 
 
 @dataclass(frozen=True)
@@ -69,17 +83,18 @@ class _Header:
         model: name of the weights.
         sha256: of the weights.
         settings: of the session.
-        index, segment, fresh: see `Progress`.
+        index, segment, fresh, scale_error: see `Progress`.
         checksum: CRC-32 of the header without it, and of the tensors; 0 while it is computed.
     """
 
-    format: Literal["ttt3r-session-2"]
+    format: Literal["ttt3r-session-3"]
     model: str
     sha256: str
     settings: Settings
     index: int
     segment: int
     fresh: bool
+    scale_error: float | None
     checksum: int = 0
 
 
@@ -182,26 +197,32 @@ class SessionBase(abc.ABC):
     def save(self, path: str | Path) -> None:
         """Write all that is needed to go on later; a few MB, whatever the stream's length.
 
+        Some more where segments share several frames: tokens and points of each of them.
+
         Raises:
             SessionError: if the file cannot be written; an older file there is left as it was.
         """
         tensors = {f"state.{name}": item for name, item in self.state.to_tensors().items()}
         tensors["world_from_segment"] = self._progress.world_from_segment
+        parts = {"watched": self._progress.watched}
+        parts["recent"] = shared.to_tensors(self._progress.recent)
         if self._progress.trace is not None:
-            kept = self._progress.trace.to_tensors()
-            tensors |= {f"trace.{name}": item for name, item in kept.items()}
+            parts["trace"] = self._progress.trace.to_tensors()
+        for part, named in parts.items():
+            tensors |= {f"{part}.{name}": item for name, item in named.items()}
         settings = Settings(
             *(values.to_text(value) for value in (self.rule, self.reset, self.stitch)),
             outputs=tuple(sorted(self.outputs)),
         )
         header = _Header(
-            "ttt3r-session-2",
+            "ttt3r-session-3",
             self.model.weights.name,
             self.model.weights.sha256,
             settings,
             self.index,
             self.segment,
             self._progress.fresh,
+            self._progress.scale_error,
         )
         tensors = {name: item.detach().cpu().contiguous() for name, item in tensors.items()}
         header = replace(header, checksum=_checksum(header, tensors))
@@ -261,29 +282,36 @@ class SessionBase(abc.ABC):
             session = cls.begin(model, header.settings, device_of_results)
         except SettingError as error:
             raise SessionError(f"{path} cannot be resumed: {error}") from error
-        placement = tensors.pop("world_from_segment")
-        kept, state = (
-            {
-                name.removeprefix(part): item
-                for name, item in tensors.items()
-                if name.startswith(part)
-            }
-            for part in ("trace.", "state.")
-        )
-        session._progress = Progress(
-            session.state.with_tensors(state),
+        session._progress = session._restored(path, header, tensors)
+        return session
+
+    def _restored(
+        self, path: str | Path, header: _Header, tensors: Mapping[str, Tensor]
+    ) -> Progress:
+        names = ("state", "trace", "watched", "recent", "")
+        parts: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part if rest and part in parts else ""][rest or name] = tensor
+        wanted = self.reset.remembers if isinstance(self.reset, Watching) else frozenset()
+        try:
+            placement = parts[""].pop("world_from_segment")
+            recent = shared.from_tensors(parts["recent"], self.device)
+            if (parts["watched"] and parts["watched"].keys() != wanted) or parts[""]:
+                raise ValueError("what its reset remembers is not what it says")
+        except (KeyError, ValueError) as error:
+            raise SessionError(f"{path} is damaged: {error}") from error
+        return Progress(
+            self.state.with_tensors(parts["state"]),
             header.index,
             header.segment,
             placement,
             header.fresh,
-            Trace.from_tensors(kept) if kept else None,
+            Trace.from_tensors(parts["trace"]) if parts["trace"] else None,
+            header.scale_error,
+            parts["watched"],
+            recent,
         )
-        return session
-
-
-def _under(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin with `part`, without it."""
-    return {n.removeprefix(part): item for n, item in tensors.items() if n.startswith(part)}
 
 
 def _read_session(path: Path) -> tuple[_Header, dict[str, Tensor]]:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ttt3r import values
 from ttt3r.errors import InputError, SettingError
 from ttt3r.models.adapters import POLICIES, Once
 from ttt3r.models.base import SetModel, State, StreamModel
@@ -19,15 +20,16 @@ from ttt3r.stream import resets, stitching
 from ttt3r.stream.base import Progress, ResultDevice, SessionBase, Settings
 from ttt3r.stream.placing import PushedImage, Shown, place, pose_of, read_image
 from ttt3r.stream.session import Session
+from ttt3r.stream.watching import Watching
 from ttt3r.trace.trace import Trace
 from ttt3r.types import Prediction, Reading
 
 
 @dataclass(frozen=True)
 class Joint(State):
-    """The frame that two clips share, and what one look said of it; empty before the first.
+    """The frames that two clips share, and what one look said of them; empty before the first.
 
-    It is the last frame of the older clip that has a pose.
+    They are the last frames of the older clip that have a pose.
 
     Attributes:
         image: RGB in [-1, 1].
@@ -53,23 +55,28 @@ class Joint(State):
         return cls(*empty, torch.zeros(1, 0, 0, 0))
 
     @classmethod
-    def of(cls, image: Float[Tensor, "3 height width"], output: Reading) -> "Joint":
-        """Keep an image, and what was said of it."""
-        height, width = image.shape[1:]
-        points, confidence = torch.zeros(1, 0, height, width, 3), torch.zeros(1, 0, height, width)
+    def of(cls, images: Float[Tensor, "frames 3 height width"], output: Reading) -> "Joint":
+        """Keep images, and what was said of these views."""
+        count, _, height, width = images.shape
+        points = torch.zeros(1, 0, height, width, 3)
+        confidence = torch.zeros(1, 0, height, width)
         if output.points is not None and output.confidence is not None:
-            points, confidence = output.points[:, None].cpu(), output.confidence[:, None].cpu()
-        return cls(image[None, None].cpu(), pose_of(output)[None, None], points, confidence)
+            points, confidence = output.points.cpu(), output.confidence.cpu()
+        poses = torch.stack([pose_of(output.view(number)) for number in range(count)])
+        return cls(images[None].cpu(), poses[None], points, confidence)
 
     @property
-    def seen(self) -> stitching.Seen:
+    def seen(self) -> list[stitching.Seen]:
         """What `stitching` takes."""
         known = bool(self.points.shape[1])
-        return stitching.Seen(
-            self.segment_from_camera[0, 0],
-            self.points[0, 0] if known else None,
-            self.confidence[0, 0] if known else None,
-        )
+        return [
+            stitching.Seen(
+                self.segment_from_camera[0, number],
+                self.points[0, number] if known else None,
+                self.confidence[0, number] if known else None,
+            )
+            for number in range(self.image.shape[1])
+        ]
 
 
 class ClipSession(SessionBase):
@@ -81,14 +88,15 @@ class ClipSession(SessionBase):
 
     Args:
         model: the network.
-        reset: when a segment ends, see `Session`; None looks once at the whole stream.
+        reset: when a segment ends, by the number of frames; None looks once at the whole stream.
         outputs: what to compute, see `Session`.
         stitch: how segments are joined, see `Session`.
         device_of_results: where every tensor of a prediction lies, see `Session`.
         trace: see `Session`; it follows what single frames say.
 
     Raises:
-        SettingError: if a name is unknown.
+        SettingError: if a name is unknown, or the reset wants to see frames before they are looked
+            at.
     """
 
     def __init__(
@@ -102,6 +110,7 @@ class ClipSession(SessionBase):
     ) -> None:
         where = device_of_results, trace
         super().__init__(model, Once(), Joint.none(), reset, outputs, stitch, *where)
+        self.planned = _planned(self.reset)
         self._handed_over = self._progress.trace
 
     @property
@@ -138,7 +147,7 @@ class ClipSession(SessionBase):
         for image in images:
             index = self.index + len(clip)
             clip.append(self._read(image, index, clip))
-            if self.reset.ends_segment(index):
+            if self.planned.ends_segment(index):
                 yield from self._look(clip, ends=True)
                 clip = []
         if clip:
@@ -166,26 +175,50 @@ class ClipSession(SessionBase):
 
     def _look(self, clip: list[Shown], *, ends: bool) -> Iterator[Prediction]:
         """Look once at a segment and yield what is said of its new frames."""
-        progress, replayed = self._progress, int(self.segment > 0)
+        progress = self._progress
+        replayed = self.state.image.shape[1] if self.segment else 0
         joins = self.stitch.outputs if ends or replayed else frozenset()
         output = self._predict(clip, self.outputs | joins)
         placement, trace = progress.world_from_segment, progress.trace
+        scale_error = progress.scale_error
         if replayed:
-            again = Joint.of(self.state.image[0, 0], output.view(0))
-            placement = self.stitch.connect(placement, self.state.seen, again.seen)
+            views = output.map(lambda tensor: tensor[:, :replayed])
+            again = Joint.of(self.state.image[0], views)
+            join = self.stitch.connect(placement, self.state.seen, again.seen)
+            placement, scale_error = join.world_from_segment, progress.scale_error_after(join)
         for number, shown in enumerate(clip):
             index = progress.index + number
             said = output.view(replayed + number)
-            placed = place(said, shown, index, self.outputs, progress.segment, placement)
+            at = (progress.segment, placement, scale_error)
+            placed = place(said, shown, index, self.outputs, *at)
             if trace is not None:
                 trace, quality = trace.observe(placed)
                 placed, self._handed_over = replace(placed, quality=quality), trace
             if ends and shown is clip[-1]:  # settled when the last answer is handed over
-                chosen = _last_placed(output, replayed, len(clip))
-                joint = Joint.of(clip[chosen].pixels, output.view(replayed + chosen))
-                next_segment = progress.segment + 1
-                self._progress = Progress(joint, index + 1, next_segment, placement, trace=trace)
+                chosen = _last_placed(output, replayed, len(clip), self.reset.overlap)
+                places = [replayed + view for view in chosen]
+                joint = Joint.of(
+                    torch.stack([clip[view].pixels for view in chosen]),
+                    output.map(lambda tensor, places=places: tensor[:, places]),
+                )
+                self._progress = Progress(
+                    joint,
+                    index + 1,
+                    progress.segment + 1,
+                    placement,
+                    trace=trace,
+                    scale_error=scale_error,
+                )
             yield self._hand_over(placed)
+
+
+def _planned(reset: resets.Reset) -> resets.Planned:
+    if isinstance(reset, Watching):
+        raise SettingError(
+            f"the reset {values.to_text(reset)!r} looks at each frame, and this network looks once "
+            'at a whole segment; use "every(FRAMES)", or a rule such as "keep_all" or "window(32)"'
+        )
+    return reset
 
 
 def open_session(
@@ -223,9 +256,9 @@ def open_session(
     return Session(model, rule, reset, outputs, stitch, device_of_results, pose_memory, trace)
 
 
-def _last_placed(output: Reading, first: int, count: int) -> int:
-    """Which of `count` views from the first on is the last with a pose; the last if none has."""
+def _last_placed(output: Reading, first: int, count: int, wanted: int) -> list[int]:
+    """Which of `count` views from `first` on are the last with a pose; the last if none has."""
     assert output.world_from_camera is not None
     placed = output.world_from_camera[0, first:].isfinite().flatten(1).all(1)
     found = placed.nonzero().flatten().tolist()
-    return found[-1] if found else count - 1
+    return found[-wanted:] if found else [count - 1]

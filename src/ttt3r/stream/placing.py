@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -72,6 +73,7 @@ def place(
     outputs: frozenset[str],
     segment: int,
     world_from_segment: Float[Tensor, "4 4"],
+    scale_error: float | None,
 ) -> Prediction:
     """Carry one sample of a step's output into the stream's world.
 
@@ -82,6 +84,7 @@ def place(
         outputs: what was asked for.
         segment: number of the segment.
         world_from_segment: similarity that places it, float64.
+        scale_error: standard error of the logarithm of its scale, if known.
     """
     scale = _scale(world_from_segment)
     said = output.map(lambda tensor: tensor[0]).only(outputs)
@@ -97,12 +100,13 @@ def place(
         said, points=points, world_points=world, world_from_camera=pose, intrinsics=intrinsics
     )
     return Prediction(
-        **placed.tensors(),
+        **cast(dict[str, Any], placed.tensors()),
         index=index,
         timestamp=0.0 if shown is None else float(shown.frame.timestamp),
         image=None if shown is None else shown.image,
         segment=segment,
         scale=scale,
+        scale_error=scale_error,
         transform=None if shown is None else shown.frame.transform,
         quality=None,
     )

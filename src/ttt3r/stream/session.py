@@ -1,7 +1,7 @@
 """A running stream: one model, one rule, and the state they carry from frame to frame."""
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -13,11 +13,30 @@ from ttt3r.errors import SessionError, SettingError
 from ttt3r.geometry import se3
 from ttt3r.geometry.camera import ray_map
 from ttt3r.models.adapters import as_stream
-from ttt3r.models.base import QueryModel, SetModel, StreamModel, Tokens, Views
+from ttt3r.models.base import QueryModel, SetModel, StreamModel, Views
 from ttt3r.stream import resets, stitching
 from ttt3r.stream.base import Progress, ResultDevice, SessionBase, Settings
-from ttt3r.stream.placing import PushedImage, Shown, first, place, pose_of, read_image
+from ttt3r.stream.placing import PushedImage, Shown, place, read_image
+from ttt3r.stream.shared import Shared, seen_of
+from ttt3r.stream.watching import Look, Watching
 from ttt3r.types import Camera, Prediction, Reading
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where an image was taken, as far as a session can tell.
+
+    Attributes:
+        world_from_camera: rigid pose in the stream's world, float32 [4, 4] on the CPU; NaN where the
+            network finds none.
+        confidence: geometric mean of the confidence of the image's points, at least 1: the
+            `Prediction.confidence` of the same weights, averaged. It is no probability. Compare it
+            with what `push` gave for frames that are known to be of this place. A network gives
+            some pose for any image, and may be sure of the shape of a place that it never saw.
+    """
+
+    world_from_camera: Float[Tensor, "4 4"]
+    confidence: float
 
 
 class Session(SessionBase):
@@ -30,10 +49,12 @@ class Session(SessionBase):
         model: as from `ttt3r.load`; one that looks at all views at once does so with each frame.
         rule: how the state is updated, a name such as "ttt3r" or "damped(ttt3r, 0.5)", or a value;
             None takes the family's own, which is "ttt3r" for CUT3R.
-        reset: when to start a new segment: None, a number of frames, or a policy.
+        reset: when to start a new segment: None, a number of frames, or a policy such as
+            "every(100, overlap=3)", "keyframes(0.5)" or "drift".
         outputs: what to compute: any of "points", "pose", "world", "rgb".
         stitch: how segments are joined: "pose" (as published with TTT3R), "similarity" (carries
-            scale), or None: "pose" where lengths are metric, else "similarity".
+            scale), "robust" (which also tells how sure the scale is), or None: "pose" where lengths
+            are metric, else "similarity".
         device_of_results: where every tensor of a prediction lies: "cpu", or "model" for the
             device that computes, where many kept predictions fill its memory.
         pose_memory: how CUT3R's pose memory is updated, a rule that reads nothing but the mean
@@ -101,8 +122,8 @@ class Session(SessionBase):
         )
         tokens = self.model.encode(views)
         allowed = torch.tensor([update], device=device)
-        ends = self.reset.ends_segment(self.index)
-        outputs = self.outputs | (self.stitch.outputs if ends else frozenset())
+        joins = resets.may_be_shared(self.reset, self.index)
+        outputs = self.outputs | (self._for_joining if joins else frozenset())
         state, output = self.model.step(self.state, tokens, self.rule, outputs, allowed)
         before = self._progress
         if before.fresh:  # the frame is taken over whole, whatever the rule
@@ -112,10 +133,35 @@ class Session(SessionBase):
             before, state=state, index=before.index + 1, fresh=before.fresh and not update
         )
         progress, prediction = self._observe(before, progress, prediction)
-        if ends:
-            progress = self._next_segment(progress, tokens, output, allowed)
+        if joins:
+            progress = self._watch(progress, Shared(tokens, seen_of(output), allowed), output)
         self._progress = progress
         return prediction
+
+    @torch.no_grad()
+    def locate(self, image: PushedImage) -> Located:
+        """Say where an image was taken, without changing the session.
+
+        What counts is the state at hand, which is that of the current segment. Load a saved session
+        to ask it later.
+
+        Args:
+            image: as `push` takes it.
+
+        Raises:
+            InputError, SettingError: see `push`.
+            SessionError: if no frame of the segment is remembered yet.
+        """
+        if self._progress.fresh:
+            raise SessionError("nothing is remembered yet that an image could be located in")
+        shown = read_image(image, self.index)
+        tokens = self.model.encode(Views(image=shown.pixels[None].to(self.device)))
+        wanted, never = frozenset({"points", "pose"}), torch.tensor([False], device=self.device)
+        _, output = self.model.step(self.state, tokens, self.rule, wanted, never)
+        placed = self._place(output, shown, wanted)
+        assert placed.world_from_camera is not None and placed.confidence is not None
+        confidence = float(placed.confidence.double().log().mean().exp())
+        return Located(placed.world_from_camera.cpu(), confidence)
 
     @torch.no_grad()
     def query(
@@ -161,22 +207,54 @@ class Session(SessionBase):
         return cls(model, **vars(settings), device_of_results=device_of_results)
 
     def _place(self, output: Reading, shown: Shown | None, outputs: frozenset[str]) -> Prediction:
-        place_of = (self.segment, self.world_from_segment)
-        return self._hand_over(place(output, shown, self.index, outputs, *place_of))
+        at = (self.segment, self.world_from_segment, self._progress.scale_error)
+        return self._hand_over(place(output, shown, self.index, outputs, *at))
 
-    def _next_segment(
-        self, progress: Progress, tokens: Tokens, output: Reading, update: Tensor
-    ) -> Progress:
-        """Reset the state, show it the last frame again, and place the new segment."""
-        fresh = self.model.reset(progress.state, self.rule, torch.ones_like(update))
-        state, replay = self.model.step(fresh, tokens, self.rule, self.stitch.outputs, update)
-        last, again = (
-            stitching.Seen(pose_of(seen), first(seen.points), first(seen.confidence))
-            for seen in (output, replay)
-        )
-        placement = self.stitch.connect(progress.world_from_segment, last, again)
-        fresh = not bool(update)  # the frame was shown to the new segment, unless not remembered
-        segment = progress.segment + 1
+    @property
+    def _for_joining(self) -> frozenset[str]:
+        """What must be known of a frame that two segments may share."""
+        watched = self.reset.outputs if isinstance(self.reset, Watching) else frozenset()
+        return self.stitch.outputs | watched
+
+    def _watch(self, progress: Progress, frame: Shared, output: Reading) -> Progress:
+        """Keep a frame that the next segment may share, and go over to that if it is time."""
+        recent = (*progress.recent, frame)[-self.reset.overlap :]
+        if not isinstance(self.reset, Watching):
+            ends = self.reset.ends_segment(progress.index - 1)
+        elif bool(frame.update):
+            ends, watched = self.reset.watch(Look(output, progress.state), progress.watched)
+            progress = replace(progress, watched=watched)
+        else:
+            ends = False  # what is not remembered decides nothing
+        if ends:
+            return self._next_segment(progress, recent)
+        kept = recent[1:] if len(recent) == self.reset.overlap else recent
+        return replace(progress, recent=kept)
+
+    def _next_segment(self, progress: Progress, frames: tuple[Shared, ...]) -> Progress:
+        """Reset the state, show it the last frames again, and place the new segment."""
+        state = self.model.reset(progress.state, self.rule, torch.ones_like(frames[-1].update))
+        again, watched, fresh = [], {}, True
+        for frame in frames:
+            state, replay = self.model.step(
+                state, frame.tokens, self.rule, self._for_joining, frame.update
+            )
+            again.append(seen_of(replay))
+            if not bool(frame.update):
+                continue
+            if isinstance(self.reset, Watching):
+                replay = replace(replay, gate=None) if fresh else replay
+                watched = self.reset.watch(Look(replay, state), watched).memory
+            fresh = False
+        last = [frame.seen for frame in frames]
+        join = self.stitch.connect(progress.world_from_segment, last, again)
         return replace(
-            progress, state=state, segment=segment, world_from_segment=placement, fresh=fresh
+            progress,
+            state=state,
+            segment=progress.segment + 1,
+            world_from_segment=join.world_from_segment,
+            fresh=fresh,
+            scale_error=progress.scale_error_after(join),
+            watched=watched,
+            recent=(),
         )

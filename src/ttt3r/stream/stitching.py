@@ -1,26 +1,30 @@
 """How a new segment is placed in the world of the one before it.
 
-Both segments have seen the frame where they meet: the old one as its last, the new one as its
-first.
+Both segments have seen the frames where they meet: the old one as its last, the new one as its
+first. It is one frame, or a few where the reset says so.
 """
 
 import logging
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ttt3r import values
 from ttt3r.errors import InputError, SettingError
 from ttt3r.geometry import se3
 from ttt3r.geometry.align import align_points
+from ttt3r.geometry.robust import align_robustly
 
 logger = logging.getLogger(__name__)
 
 
 class Seen(NamedTuple):
-    """The shared frame as one segment saw it, in that segment's own units.
+    """A shared frame as one segment saw it, in that segment's own units.
 
     Attributes:
         segment_from_camera: rigid pose of the frame in the segment, float64.
@@ -33,6 +37,19 @@ class Seen(NamedTuple):
     confidence: Float[Tensor, "height width"] | None
 
 
+class Join(NamedTuple):
+    """Where a new segment belongs.
+
+    Attributes:
+        world_from_segment: similarity that places it, float64.
+        scale_error: standard error of the natural logarithm of its scale against the old segment's;
+            None if it is not known.
+    """
+
+    world_from_segment: Float[Tensor, "4 4"]
+    scale_error: float | None = None
+
+
 @runtime_checkable
 class Stitching(Protocol):
     """Joins segments. Implementations are frozen dataclasses."""
@@ -41,17 +58,17 @@ class Stitching(Protocol):
     outputs: ClassVar[frozenset[str]]
 
     def connect(
-        self, world_from_segment: Float[Tensor, "4 4"], last: Seen, first: Seen
-    ) -> Float[Tensor, "4 4"]:
+        self,
+        world_from_segment: Float[Tensor, "4 4"],
+        last: Sequence[Seen],
+        first: Sequence[Seen],
+    ) -> Join:
         """Place the new segment.
 
         Args:
             world_from_segment: similarity that places the old segment.
-            last: the shared frame in the old segment.
-            first: the same frame in the new segment.
-
-        Returns:
-            The similarity that places the new segment.
+            last: the shared frames in the old segment, at least one, oldest first.
+            first: the same frames in the new segment.
         """
         ...
 
@@ -61,30 +78,52 @@ class PoseChain(values.Value):
     """The new segment starts where the last camera stood, with the scale of the old one.
 
     As published with TTT3R: the pose of the shared frame in the new segment counts as the identity.
+    Where several frames are shared, each of them says where the new segment lies; the mean counts:
+    of rotations, the nearest to their sum (Hartley et al., "Rotation averaging", IJCV 2013,
+    section 5.3, the chordal L2 mean), of positions, the plain one.
     """
 
     name: ClassVar[str] = "pose"
     outputs: ClassVar[frozenset[str]] = frozenset({"pose"})
 
     def connect(
-        self, world_from_segment: Float[Tensor, "4 4"], last: Seen, first: Seen
-    ) -> Float[Tensor, "4 4"]:
-        """Chain the last pose onto the old placement.
+        self,
+        world_from_segment: Float[Tensor, "4 4"],
+        last: Sequence[Seen],
+        first: Sequence[Seen],
+    ) -> Join:
+        """Chain the poses onto the old placement.
 
-        Where the shared frame has no pose, the new segment begins where the old one did.
+        Where no shared frame has a pose, the new segment begins where the old one did.
         """
-        if not bool(last.segment_from_camera.isfinite().all()):
+        if len(last) == 1:
+            said = [last[0].segment_from_camera]
+        else:
+            said = [
+                old.segment_from_camera @ se3.invert(new.segment_from_camera)
+                for old, new in zip(last, first, strict=True)
+            ]
+        said = [pose for pose in said if bool(pose.isfinite().all())]
+        if not said:
             logger.warning(
                 "the frame where two segments meet has no pose: the new segment is placed where "
                 "the old one began, so what follows does not fit what came before"
             )
-            return world_from_segment
-        return world_from_segment @ last.segment_from_camera
+            return Join(world_from_segment)
+        return Join(world_from_segment @ (said[0] if len(said) == 1 else _mean_pose(said)))
+
+
+def _mean_pose(poses: Sequence[Float[Tensor, "4 4"]]) -> Float[Tensor, "4 4"]:
+    mean = torch.stack(list(poses)).mean(0)
+    left, _, right = torch.linalg.svd(mean[:3, :3])
+    turned = torch.linalg.det(left @ right)
+    signs = torch.stack((torch.ones_like(turned), torch.ones_like(turned), turned.sign()))
+    return se3.assemble(left * signs @ right, mean[:3, 3])
 
 
 @dataclass(frozen=True)
 class Similarity(values.Value):
-    """The similarity that moves the new segment's points of the shared frame onto the old ones.
+    """The similarity that moves the new segment's points of the shared frames onto the old ones.
 
     Carries scale from segment to segment. Each pixel counts with log c · log c', the product of the
     logarithms of its two confidences, as in the weighted Procrustes step of CUT3R's evaluation.
@@ -103,40 +142,129 @@ class Similarity(values.Value):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.stride < 1:
-            raise SettingError(f"the stride must be at least 1 pixel, not {self.stride}")
+        _check_stride(self.stride)
 
     def connect(
-        self, world_from_segment: Float[Tensor, "4 4"], last: Seen, first: Seen
-    ) -> Float[Tensor, "4 4"]:
+        self,
+        world_from_segment: Float[Tensor, "4 4"],
+        last: Sequence[Seen],
+        first: Sequence[Seen],
+    ) -> Join:
         """Fit the similarity; fall back to the pose chain where the points do not allow one."""
-        target, target_confidence = self._points_in_segment(last)
-        source, source_confidence = self._points_in_segment(first)
+        pairs = point_pairs(last, first, self.stride)
+        try:
+            old_from_new = align_points(*pairs[:3], with_scale=True)
+        except InputError as error:
+            logger.warning("segments are joined by pose alone, without scale: %s", error)
+            return PoseChain().connect(world_from_segment, last, first)
+        return Join(world_from_segment @ old_from_new.to(world_from_segment))
+
+
+@dataclass(frozen=True)
+class Robust(values.Value):
+    """As `similarity`, but points that do not fit lose their weight; tells how sure the scale is.
+
+    See `geometry.robust.align_robustly`.
+
+    Args:
+        stride: use every `stride`-th pixel in both directions.
+
+    Raises:
+        SettingError: if `stride` is not a whole number of at least 1.
+    """
+
+    stride: int = 4
+
+    name: ClassVar[str] = "robust"
+    outputs: ClassVar[frozenset[str]] = frozenset({"pose", "points"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_stride(self.stride)
+
+    def connect(
+        self,
+        world_from_segment: Float[Tensor, "4 4"],
+        last: Sequence[Seen],
+        first: Sequence[Seen],
+    ) -> Join:
+        """Fit the similarity; fall back to the pose chain where the points do not allow one."""
+        source, target, weights, tiles = point_pairs(last, first, self.stride)
+        try:
+            fit = align_robustly(source, target, weights, tiles)
+        except InputError as error:
+            logger.warning("segments are joined by pose alone, without scale: %s", error)
+            return PoseChain().connect(world_from_segment, last, first)
+        old_from_new = fit.target_from_source.to(world_from_segment)
+        logger.info(
+            "segments joined with a scale of %.4f ± %.2g %%; %.0f %% of the weight fits",
+            float(se3.similarity_scale(old_from_new)),
+            100 * fit.scale_error,
+            100 * fit.kept,
+        )
+        error = fit.scale_error if math.isfinite(fit.scale_error) else None
+        return Join(world_from_segment @ old_from_new, error)
+
+
+TILES = 4  # along each side of an image; points of one tile are not independent of each other
+
+
+class Pairs(NamedTuple):
+    """Points that correspond, those of all shared frames in one list.
+
+    Attributes:
+        source: in the new segment.
+        target: in the old one.
+        weights: above 0.
+        tiles: number of the image tile that each point is from; no two frames share one.
+    """
+
+    source: Float[Tensor, "points 3"]
+    target: Float[Tensor, "points 3"]
+    weights: Float[Tensor, " points"]
+    tiles: Int[Tensor, " points"]
+
+
+def point_pairs(last: Sequence[Seen], first: Sequence[Seen], stride: int) -> Pairs:
+    """Gather usable points of frames that two segments saw, weighted by log c · log c'."""
+    gathered = []
+    for number, (old, new) in enumerate(zip(last, first, strict=True)):
+        target, target_confidence = _points_in_segment(old, stride)
+        source, source_confidence = _points_in_segment(new, stride)
         weights = source_confidence.log() * target_confidence.log()
         usable = (
             source.isfinite().all(1) & target.isfinite().all(1) & weights.isfinite() & (weights > 0)
         )
-        try:
-            old_from_new = align_points(
-                source[usable], target[usable], weights[usable], with_scale=True
-            )
-        except InputError as error:
-            logger.warning("segments are joined by pose alone, without scale: %s", error)
-            return PoseChain().connect(world_from_segment, last, first)
-        return world_from_segment @ old_from_new.to(world_from_segment)
-
-    def _points_in_segment(self, seen: Seen) -> tuple[Tensor, Tensor]:
-        assert seen.points is not None and seen.confidence is not None
-        points = seen.points[:: self.stride, :: self.stride].double().reshape(-1, 3)
-        confidence = seen.confidence[:: self.stride, :: self.stride].double().flatten()
-        return se3.apply(seen.segment_from_camera.to(points), points), confidence
+        assert new.points is not None
+        tiles = number * TILES**2 + _tiles_of(new.points[::stride, ::stride])
+        gathered.append([item[usable] for item in (source, target, weights, tiles)])
+    return Pairs(*(torch.cat(items) for items in zip(*gathered, strict=True)))
 
 
-REGISTRY = values.Registry("stitching", [PoseChain, Similarity])
+def _points_in_segment(seen: Seen, stride: int) -> tuple[Tensor, Tensor]:
+    assert seen.points is not None and seen.confidence is not None
+    points = seen.points[::stride, ::stride].double().reshape(-1, 3)
+    confidence = seen.confidence[::stride, ::stride].double().flatten()
+    return se3.apply(seen.segment_from_camera.to(points), points), confidence
+
+
+def _tiles_of(points: Float[Tensor, "height width 3"]) -> Int[Tensor, " pixels"]:
+    rows, columns = (
+        torch.arange(side, device=points.device) * TILES // side for side in points.shape[:2]
+    )
+    return (rows[:, None] * TILES + columns).flatten()
+
+
+def _check_stride(stride: int) -> None:
+    if stride < 1:
+        raise SettingError(f"the stride must be at least 1 pixel, not {stride}")
+
+
+REGISTRY = values.Registry("stitching", [PoseChain, Similarity, Robust])
 
 
 def parse(stitching: Any = None, metric: bool = True) -> Stitching:
-    """Return a stitching from its text ("pose", "similarity") or as it is.
+    """Return a stitching from its text ("pose", "similarity", "robust") or as it is.
 
     Args:
         stitching: None stands for "pose", as published with TTT3R, where lengths are metric, and
