@@ -1,5 +1,6 @@
 """Resets that look, and frames that segments share."""
 
+import itertools
 import math
 
 import pytest
@@ -102,7 +103,7 @@ def test_keyframes_end_a_segment_where_little_of_its_start_is_seen():
     segments = [session.push(image).segment for image in numbered(40)]
     starts = [0, *(n - 1 for n in range(1, 40) if segments[n] != segments[n - 1])]
     assert len(starts) > 2
-    for start, end in zip(starts, starts[1:], strict=False):
+    for start, end in itertools.pairwise(starts):
         assert seen_by_hand(truth, start, end) < 0.6 + SLACK
         assert seen_by_hand(truth, start, end - 1) > 0.6 - SLACK
 

@@ -66,8 +66,8 @@ class RunCommand(Command):
 
     reset: Annotated[str | None, option("FRAMES|RESET", "never")] = None
     """Start a new segment where a long stream drifts or does not fit into memory: after a number of
-    frames such as 100, every(100, overlap=3) to share three frames, keyframes(0.5) where half of the
-    view is new, or drift where state, gate or confidence have changed."""
+    frames such as 100, every(100, overlap=3) to share three frames, keyframes(0.5) where half of
+    the view is new, or drift where state, gate or confidence have changed."""
 
     stitch: Annotated[
         str | None, option("STITCHING", "pose where lengths are metric, else similarity")

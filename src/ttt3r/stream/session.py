@@ -27,8 +27,8 @@ class Located:
     """Where an image was taken, as far as a session can tell.
 
     Attributes:
-        world_from_camera: rigid pose in the stream's world, float32 [4, 4] on the CPU; NaN where the
-            network finds none.
+        world_from_camera: rigid pose in the stream's world, float32 [4, 4] on the CPU; NaN where
+            the network finds none.
         confidence: geometric mean of the confidence of the image's points, at least 1: the
             `Prediction.confidence` of the same weights, averaged. It is no probability. Compare it
             with what `push` gave for frames that are known to be of this place. A network gives

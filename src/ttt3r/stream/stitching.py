@@ -236,7 +236,7 @@ def point_pairs(last: Sequence[Seen], first: Sequence[Seen], stride: int) -> Pai
             source.isfinite().all(1) & target.isfinite().all(1) & weights.isfinite() & (weights > 0)
         )
         assert new.points is not None
-        tiles = number * TILES**2 + _tiles_of(new.points[::stride, ::stride])
+        tiles = number * TILES**2 + tiles_of(new.points[::stride, ::stride])
         gathered.append([item[usable] for item in (source, target, weights, tiles)])
     return Pairs(*(torch.cat(items) for items in zip(*gathered, strict=True)))
 
@@ -248,7 +248,8 @@ def _points_in_segment(seen: Seen, stride: int) -> tuple[Tensor, Tensor]:
     return se3.apply(seen.segment_from_camera.to(points), points), confidence
 
 
-def _tiles_of(points: Float[Tensor, "height width 3"]) -> Int[Tensor, " pixels"]:
+def tiles_of(points: Float[Tensor, "height width 3"]) -> Int[Tensor, " pixels"]:
+    """Return the number of the tile that each pixel is in, row by row."""
     rows, columns = (
         torch.arange(side, device=points.device) * TILES // side for side in points.shape[:2]
     )
