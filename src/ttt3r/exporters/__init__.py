@@ -133,6 +133,9 @@ class _WatchedRun(Run):
     def __iter__(self) -> Iterator[Prediction]:
         return _counted(super().__iter__(), self._done)
 
+    def stored(self) -> Iterator[Prediction]:
+        return _counted(super().stored(), self._done)
+
 
 def _counted(
     predictions: Iterable[Prediction], done: Callable[[int], object]

@@ -64,7 +64,8 @@ class Cameras:
         size = None if transform is None else transform.original_size
         if self.shared is None or size not in self.shared:
             return prediction.intrinsics.double().numpy()
-        return np.linalg.inv(_original_from(transform)) @ self.shared[size]
+        shared = self.shared[size]
+        return shared if transform is None else transform.processed_from_original @ shared
 
 
 def checked_camera(camera: str, **counts: int) -> None:
@@ -81,8 +82,11 @@ def checked_camera(camera: str, **counts: int) -> None:
 
 
 def placed_frames(run: Run, every: int, left_out: list[int]) -> Iterator[Prediction]:
-    """Every n-th frame, but for those that could not be placed; their indices are noted."""
-    for prediction in islice(run, 0, None, every):
+    """Every n-th frame as it is stored, see `Run.stored`.
+
+    Frames that could not be placed are left out, and their indices noted.
+    """
+    for prediction in islice(run.stored(), 0, None, every):
         if is_placed(prediction):
             yield prediction
         else:

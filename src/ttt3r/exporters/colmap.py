@@ -23,7 +23,7 @@ from ttt3r.exporters.colmap_model import (
 )
 from ttt3r.exporters.originals import originals
 from ttt3r.exporters.placed import GREY, left_out_text, no_pose, points_of
-from ttt3r.exporters.tracks import Cohort, Seen, Tracker, View
+from ttt3r.exporters.tracks import Settled, Tracker, View
 from ttt3r.runs.reader import Run
 from ttt3r.sources.undo import OriginalPixels
 from ttt3r.types import Prediction
@@ -89,10 +89,9 @@ def write_colmap(
             intrinsics = cameras.intrinsics(prediction)
             name = found.save(prediction, path / "images")
             writer.expect(prediction, intrinsics, name, found.pixels(prediction))
-            for seen, cohort in tracker.add(_view(prediction, intrinsics)):
-                writer.settle(seen, cohort)
-        for seen, cohort in tracker.finish():
-            writer.settle(seen, cohort)
+            if settled := tracker.add(_view(prediction, intrinsics)):
+                writer.settle(settled)
+        writer.settle(tracker.finish())
     if writer.images == 0:
         raise no_pose()
     what = f"{writer.images:,} images, {writer.cameras:,} cameras, {writer.points:,} points"
@@ -140,21 +139,23 @@ class _Writer:
         self._expected += 1
         self._waiting[self._expected] = (name, number, pose, pixels)
 
-    def settle(self, seen: Seen, cohort: Cohort) -> None:
-        """Write the next image and the points that began in it."""
-        self.images += 1
-        name, camera, pose, pixels = self._waiting.pop(self.images)
-        places = pixels.pixels(seen.pixels) + 0.5
-        numbers = np.where(seen.kept, seen.number + 1, 0)
-        self._model.image(ColmapImage(self.images, pose, camera, name, places, numbers))
+    def settle(self, settled: Settled) -> None:
+        """Write the next images and the points that began in them."""
+        for seen in settled.seen:
+            self.images += 1
+            name, camera, pose, pixels = self._waiting.pop(self.images)
+            places = pixels.pixels(seen.pixels) + 0.5
+            numbers = np.where(seen.kept, seen.number + 1, 0)
+            self._model.image(ColmapImage(self.images, pose, camera, name, places, numbers))
+        began = settled.began
         self._model.points(
             ColmapPoints(
-                cohort.number + 1,
-                cohort.world,
-                cohort.colour,
-                cohort.length,
-                cohort.view + 1,
-                cohort.place,
+                began.number + 1,
+                began.world,
+                began.colour,
+                began.length,
+                began.view + 1,
+                began.place,
             )
         )
-        self.points += len(cohort.number)
+        self.points += len(began.number)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -118,7 +119,7 @@ class Files:
             _write(frame.image, folder / name)
             return name
         try:
-            (folder / name).hardlink_to(file.resolve())
+            (folder / name).hardlink_to(file.resolve() if file.is_symlink() else file)
         except (OSError, NotImplementedError):  # another disk, or one that has no links
             shutil.copyfile(file, folder / name)
         return name
@@ -238,8 +239,10 @@ def _undone(
             f"the run does not say how frame {prediction.index} was made from its original image; "
             "run again"
         )
-    return undo(prediction.transform, size, arranged, turns)
+    return _undo(prediction.transform, size, tuple(arranged), turns)
 
+
+_undo = lru_cache(maxsize=8)(undo)  # most images of a run are of one size
 
 def _write(image: Image, path: Path) -> None:
     """JPEG, at a quality at which nothing is seen of it; or PNG."""

@@ -4,8 +4,8 @@ Every cell of a grid over the image starts a point where none is followed alread
 frames each point is projected, and counts as seen where the depth there agrees with its own.
 """
 
-from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -70,18 +70,23 @@ class Cohort:
     place: Int[np.ndarray, " seen"]
 
 
-@dataclass
-class _Begun:
-    """The points that began in one view; `kept` is known once nobody looks for them any more."""
+class Settled(NamedTuple):
+    """What is known for good.
 
-    first: int
-    world: Float[np.ndarray, "points 3"]
-    colour: UInt8[np.ndarray, "points 3"]
-    kept: Bool[np.ndarray, " points"]
+    Attributes:
+        seen: what some views see, in the order of the views, each view once.
+        began: the points that began in these views.
+    """
+
+    seen: list[Seen]
+    began: Cohort
 
 
 class Tracker:
     """Follows points through views that come in order; memory grows with the window only.
+
+    Points are settled when no later view looks for them, those of `window` views at once: each
+    step of it takes about the same time for one view as for many.
 
     Args:
         cell: side of a grid cell, pixels.
@@ -93,120 +98,146 @@ class Tracker:
     def __init__(self, cell: int, window: int, tolerance: float, min_confidence: float) -> None:
         self._cell, self._window = cell, window
         self._tolerance, self._min_confidence = tolerance, min_confidence
-        self._begun: deque[_Begun] = deque()  # one for each view, back to the oldest one needed
-        self._seen: deque[tuple[Int[np.ndarray, " seen"], Float[np.ndarray, "seen 2"]]] = deque()
-        self._open = 0  # position in these of the oldest view whose points are still looked for
-        self._views = self._points = 0
+        self._first_view = 0  # the oldest one that is not settled
+        self._seen: list[tuple[Int[np.ndarray, " seen"], Float[np.ndarray, "seen 2"]]] = []
+        self._starts = [0]  # the first point of each of these views, and of the next one
+        # Of the points that began in them, one column each.
+        self._world = np.empty((3, 0))
+        self._colours = np.empty((0, 3), np.uint8)
+        # Of the `window` views before them: whether each point is kept.
+        self._kept = np.empty(0, bool)
+        self._grid: _Grid | None = None
 
-    def add(self, view: View) -> list[tuple[Seen, Cohort]]:
+    def add(self, view: View) -> Settled | None:
         """Look for the points in one more view, and begin new ones.
 
         Returns:
-            What is settled by it, of one earlier view each, in order: what that view sees, and the
-            points that began there.
+            What is settled by it; None if nothing is.
         """
-        number, pixels = self._find(view)
-        taken = self._grid(view)
-        taken[
-            pixels[:, 1].round().astype(int) // self._cell,
-            pixels[:, 0].round().astype(int) // self._cell,
-        ] = True
-        began = self._begin(view, taken)
-        first = self._points - len(began)
-        self._seen.append(
-            (
-                np.concatenate([number, np.arange(first, self._points)]),
-                np.concatenate([pixels, began]),
-            )
-        )
-        self._views += 1
-        return [self._settle()] if len(self._seen) - self._open > self._window else []
+        if self._grid is None or self._grid.shape != view.confidence.shape:
+            self._grid = _Grid.of(view.confidence.shape, self._cell)
+        number, pixels, at = self._find(view)
+        began, world, colours = self._begin(view, self._grid, at)
+        self._world = np.concatenate([self._world, world], axis=1)
+        self._colours = np.concatenate([self._colours, colours])
+        first = self._starts[-1]
+        self._starts.append(first + len(began))
+        all_ = np.concatenate([number, np.arange(first, self._starts[-1])])
+        self._seen.append((all_, np.concatenate([pixels, began])))
+        return self._settle(self._window) if len(self._seen) == 2 * self._window else None
 
-    def finish(self) -> list[tuple[Seen, Cohort]]:
+    def finish(self) -> Settled:
         """No more views: settle the rest."""
-        return [self._settle() for _ in range(len(self._seen) - self._open)]
+        return self._settle(len(self._seen))
 
-    def _find(self, view: View) -> tuple[Int[np.ndarray, " seen"], Float[np.ndarray, "seen 2"]]:
-        """Numbers and pixels of the points that a view sees."""
-        begun = [self._begun[i] for i in range(self._open, len(self._begun))]
-        if not begun:
-            return np.empty(0, np.int64), np.empty((0, 2))
-        world = np.concatenate([item.world for item in begun])
-        pose = view.world_from_camera
-        camera = (world - pose[:3, 3]) @ pose[:3, :3]
-        in_front = np.flatnonzero(camera[:, 2] > LEAST_DEPTH)
-        camera = camera[in_front]
-        projected = camera @ view.intrinsics.T
-        pixels = projected[:, :2] / projected[:, 2:]
+    def _find(
+        self, view: View
+    ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n 2"], Int[np.ndarray, " n"]]:
+        """Numbers and pixels of the points that a view sees, and the index of the nearest pixel."""
+        first = self._starts[max(0, len(self._seen) - self._window)]
+        pose, matrix = view.world_from_camera, view.intrinsics
+        rotation = matrix @ pose[:3, :3].T
+        shift = rotation @ pose[:3, 3]
+        projected = rotation @ self._world[:, first - self._starts[0] :] - shift[:, None]
+        z = projected[2]
         height, width = view.confidence.shape
-        inside = ((pixels > -0.5) & (pixels < (width - 0.5, height - 0.5))).all(axis=1)
-        in_front, camera, pixels = in_front[inside], camera[inside], pixels[inside]
-        x, y = pixels.round().astype(np.int64).T
-        depth, usable = self._depth(view, y, x)
-        agrees = usable & (np.abs(depth - camera[:, 2]) <= self._tolerance * camera[:, 2])
-        return begun[0].first + in_front[agrees], pixels[agrees]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            u, v = projected[0] / z, projected[1] / z
+        inside = (u > -0.5) & (u < width - 0.5) & (v > -0.5) & (v < height - 0.5)
+        which = np.flatnonzero(inside & (z > LEAST_DEPTH))
+        u, v, z = u[which], v[which], z[which]
+        at = np.rint(v).astype(np.int64) * width + np.rint(u).astype(np.int64)
+        depth, usable = self._depth(view, at)
+        agrees = usable & (np.abs(depth - z) <= self._tolerance * z)
+        return first + which[agrees], np.stack([u[agrees], v[agrees]], axis=1), at[agrees]
 
     def _depth(
-        self, view: View, y: Int[np.ndarray, " n"], x: Int[np.ndarray, " n"]
+        self, view: View, at: Int[np.ndarray, " n"]
     ) -> tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-        """Depth at some pixels, and whether it can be used."""
-        depth, confidence = view.points[y, x, 2], view.confidence[y, x]
+        """Depth at some pixels, by their index, and whether it can be used."""
+        depth = view.points.reshape(-1).take(3 * at + 2).astype(np.float64)
+        confidence = view.confidence.reshape(-1).take(at).astype(np.float64)
         good = (depth > LEAST_DEPTH) & (depth < LARGEST_HALF)
         return depth, good & (confidence > self._min_confidence) & np.isfinite(confidence)
 
-    def _grid(self, view: View) -> Bool[np.ndarray, "rows columns"]:
-        height, width = view.confidence.shape
-        return np.zeros((-(-height // self._cell), -(-width // self._cell)), bool)
-
     def _begin(
-        self, view: View, taken: Bool[np.ndarray, "rows columns"]
-    ) -> Float[np.ndarray, "began 2"]:
-        """Begin a point in the middle of each free cell that can be used; return their pixels."""
-        height, width = view.confidence.shape
-        rows, columns = np.nonzero(~taken)
-        y = np.minimum(rows * self._cell + self._cell // 2, height - 1)
-        x = np.minimum(columns * self._cell + self._cell // 2, width - 1)
-        depth, usable = self._depth(view, y, x)
-        y, x, depth = y[usable], x[usable], depth[usable].astype(np.float64)
-        pixels = np.stack([x, y], axis=1).astype(np.float64)
-        rays = np.column_stack([pixels, np.ones(len(x))]) @ np.linalg.inv(view.intrinsics).T
-        pose = view.world_from_camera
-        world = (rays * depth[:, None]) @ pose[:3, :3].T + pose[:3, 3]
-        self._begun.append(_Begun(self._points, world, view.image[y, x], np.zeros(len(x), bool)))
-        self._points += len(x)
-        return pixels
+        self, view: View, grid: "_Grid", at: Int[np.ndarray, " seen"]
+    ) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "3 n"], UInt8[np.ndarray, "n 3"]]:
+        """Begin a point in the middle of each cell that is free and can be used.
 
-    def _settle(self) -> tuple[Seen, Cohort]:
-        """Close the points of the oldest view that is open."""
-        began = self._begun[self._open]
-        first, last = began.first, began.first + len(began.world)
-        parts = []
-        for position in range(self._open, len(self._seen)):
-            number = self._seen[position][0]
-            start, stop = np.searchsorted(number, (first, last))
-            place = np.arange(start, stop)
-            view = self._views - len(self._seen) + position
-            parts.append((number[start:stop] - first, np.full(len(place), view), place))
-        which, view, place = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        length = np.bincount(which, minlength=len(began.world))
-        began.kept[:] = length > 1
+        Args:
+            view: the frame.
+            grid: its cells.
+            at: index of pixels that see a point already.
+        """
+        taken = np.zeros(len(grid.middles), bool)
+        taken[grid.cells.take(at)] = True
+        middles = grid.middles[~taken]
+        depth, usable = self._depth(view, middles)
+        middles, depth = middles[usable], depth[usable]
+        y, x = np.divmod(middles, view.confidence.shape[1])
+        rays = np.linalg.inv(view.intrinsics) @ np.stack([x, y, np.ones_like(x)])
+        pose = view.world_from_camera
+        world = pose[:3, :3] @ (rays * depth) + pose[:3, 3:]
+        return np.stack([x, y], axis=1).astype(np.float64), world, view.image[y, x]
+
+    def _settle(self, count: int) -> Settled:
+        """Close the points that began in the oldest views, so many of them."""
+        first, last = self._starts[0], self._starts[count]
+        lengths = [len(number) for number, _ in self._seen]
+        numbers = np.concatenate([np.empty(0, np.int64), *(number for number, _ in self._seen)])
+        mine = np.flatnonzero((numbers >= first) & (numbers < last))
+        which = numbers[mine] - first
+        ends = np.cumsum(lengths)
+        view = np.searchsorted(ends, mine, side="right")
+        place = mine - (ends - lengths)[view]
+        length = np.bincount(which, minlength=last - first)
+        is_kept = length > 1
         order = np.argsort(which, kind="stable")
-        order = order[began.kept[which[order]]]
-        kept = np.flatnonzero(began.kept)
+        order = order[is_kept[which[order]]]
+        kept = np.flatnonzero(is_kept)
         cohort = Cohort(
             first + kept,
-            began.world[kept],
-            began.colour[kept],
+            self._world[:, kept].T,
+            self._colours[kept],
             length[kept],
-            view[order],
+            self._first_view + view[order],
             place[order],
         )
-        number, pixels = self._seen[self._open]
-        known = np.concatenate([self._begun[i].kept for i in range(self._open + 1)])
-        seen = Seen(number, pixels, known[number - self._begun[0].first])
-        self._open += 1
-        while self._open > self._window:  # no later view sees a point that began there
-            self._begun.popleft()
-            self._seen.popleft()
-            self._open -= 1
-        return seen, cohort
+        known = np.concatenate([self._kept, is_kept])
+        base = first - len(self._kept)
+        seen = [Seen(number, at, known[number - base]) for number, at in self._seen[:count]]
+        self._forget(count)
+        self._kept = is_kept
+        return Settled(seen, cohort)
+
+    def _forget(self, count: int) -> None:
+        """Drop what is settled."""
+        self._world = self._world[:, self._starts[count] - self._starts[0] :].copy()
+        self._colours = self._colours[self._starts[count] - self._starts[0] :].copy()
+        del self._seen[:count], self._starts[:count]
+        self._first_view += count
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The cells of images of one size; pixels are named by their index.
+
+    Attributes:
+        shape: (height, width).
+        middles: the pixel in the middle of each cell.
+        cells: which cell each pixel is in.
+    """
+
+    shape: tuple[int, ...]
+    middles: Int[np.ndarray, " cells"]
+    cells: Int[np.ndarray, " pixels"]
+
+    @staticmethod
+    def of(shape: tuple[int, ...], side: int) -> "_Grid":
+        height, width = shape
+        rows, columns = -(-height // side), -(-width // side)
+        y = np.minimum(np.arange(rows) * side + side // 2, height - 1)
+        x = np.minimum(np.arange(columns) * side + side // 2, width - 1)
+        cells = np.add.outer(np.arange(height) // side * columns, np.arange(width) // side)
+        return _Grid(shape, np.add.outer(y * width, x).ravel(), cells.ravel())

@@ -52,12 +52,15 @@ def write_prediction(path: Path, prediction: Prediction) -> None:
     write_tensors(path, tensors, header)
 
 
-def read_prediction(path: Path, only: tuple[str, ...] | None = None) -> Prediction:
+def read_prediction(
+    path: Path, only: tuple[str, ...] | None = None, *, stored: bool = False
+) -> Prediction:
     """Read a prediction; maps come back as float32.
 
     Args:
         path: the frame's file.
         only: names of the tensors to read; the others become None, whether they are there or not.
+        stored: leave maps in the file, and as float16: only pages that are looked at are read.
 
     Raises:
         RunError: if the file is missing or damaged.
@@ -67,7 +70,10 @@ def read_prediction(path: Path, only: tuple[str, ...] | None = None) -> Predicti
         image = tensors.pop("image", None)
         if image is not None and (image.dtype != torch.uint8 or image.shape[2:] != (3,)):
             raise ValueError(f"its image is {image.dtype} of shape {tuple(image.shape)}")
-        maps: dict[str, Any] = {name: value.float() for name, value in tensors.items()}
+        maps: dict[str, Any] = {
+            name: value if stored and value.is_floating_point() else value.float()
+            for name, value in tensors.items()
+        }
         for name, value in maps.items():
             if (
                 tuple(value.shape[value.ndim - len(_ENDS[name]) :]) != _ENDS[name]
@@ -102,7 +108,7 @@ def read_pose(path: Path) -> StampedPose:
     Raises:
         RunError: if the file is missing or damaged.
     """
-    header, tensors = _read(path, ("world_from_camera",))
+    header, tensors = _read(path, ("world_from_camera",), small=True)
     pose = tensors.get("world_from_camera")
     if pose is not None and (pose.shape != (4, 4) or not pose.is_floating_point()):
         raise _damaged(path, f"its pose is {pose.dtype} of shape {tuple(pose.shape)}")
@@ -115,7 +121,7 @@ def read_intrinsics(path: Path) -> tuple[ImageTransform | None, Tensor | None]:
     Raises:
         RunError: if the file is missing or damaged.
     """
-    header, tensors = _read(path, ("intrinsics",))
+    header, tensors = _read(path, ("intrinsics",), small=True)
     intrinsics = tensors.get("intrinsics")
     if intrinsics is not None and (
         intrinsics.shape != (3, 3) or not intrinsics.is_floating_point()
@@ -124,9 +130,11 @@ def read_intrinsics(path: Path) -> tuple[ImageTransform | None, Tensor | None]:
     return header.transform, intrinsics
 
 
-def _read(path: Path, only: tuple[str, ...] | None) -> tuple[_Header, dict[str, Tensor]]:
+def _read(
+    path: Path, only: tuple[str, ...] | None, *, small: bool = False
+) -> tuple[_Header, dict[str, Tensor]]:
     try:
-        return read_tensors(path, _Header, only)
+        return read_tensors(path, _Header, only, small=small)
     except ValueError as error:
         raise _damaged(path, error) from error
 

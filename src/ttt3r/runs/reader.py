@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from ttt3r.errors import RunError
 from ttt3r.files import user_path
 from ttt3r.geometry import se3
@@ -122,6 +124,18 @@ class Run:
             RunError: if the frame is missing or damaged.
         """
         return self.placement.move(read_prediction(frame_path(self.folder, index), only))
+
+    def stored(self) -> Iterator[Prediction]:
+        """Go through the frames in order, with maps as float16 that stay in their files.
+
+        For programs that look at few pixels of each: only these are read. Of a run that was moved,
+        points are float32, so that none is rounded twice.
+        """
+        for index in range(len(self)):
+            prediction = read_prediction(frame_path(self.folder, index), stored=True)
+            if self.placement.of(prediction.segment) is not None:
+                prediction = prediction.map(Tensor.float)
+            yield self.placement.move(prediction)
 
     def stamp(self, index: int) -> float:
         """Read the time of the frame at `index` in seconds.
