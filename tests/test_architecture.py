@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "drawing": set(),
     "viewer": {"drawing", "geometry", "runs"},
     "summary": {"drawing", "geometry", "runs"},
-    "exporters": {"drawing", "geometry", "runs", "sources", "viewer"},
+    "exporters": {"drawing", "geometry", "runs", "sources", "viewer", "summary"},
     "evaluation": {"geometry", "stream", "runs", "sources", "scenes", "models.base"},
     "scenes": {"drawing", "geometry", "sources"},
     "training": {"models", "nn", "rules", "weights", "scenes", "geometry", "stream"},
@@ -71,7 +71,10 @@ BASE_DEPENDENCIES = {
     "rich",
 }
 # Imported in functions only, with an error that prints the pip line.
-EXTRAS = {"pillow_heif", "scipy", "matplotlib", "pycolmap", "trimesh", "skimage", "rerun", "numba"}
+EXTRAS = {
+    *("pillow_heif", "scipy", "matplotlib", "pycolmap", "trimesh", "skimage", "rerun", "numba"),
+    "OpenEXR",
+}
 CLI_TOP_LEVEL = {"ttt3r.cli", "ttt3r.errors", "ttt3r.files", "ttt3r.version"}
 
 MOST_LINES, LONGEST_FUNCTION = 400, 60  # of functions without their docstrings

@@ -1,6 +1,7 @@
 """Formats read back by the programs that others read them with."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import trimesh
 from PIL import Image
 
 from tests.exporters.rooms import SIZE, room
-from tests.exporters.test_exporters import prediction
-from ttt3r.errors import RunError, SettingError
+from tests.exporters.test_exporters import make_run, prediction
+from ttt3r.errors import MissingExtraError, RunError, SettingError
 from ttt3r.exporters import export, glb
 from ttt3r.exporters.depth import to_original
 from ttt3r.geometry.rotation import matrix_from_quaternion
+from ttt3r.summary.picture import write_summary
 from ttt3r.types import ImageTransform, Prediction
 
 
@@ -143,6 +145,26 @@ class TestDepth:
             assert np.isnan(maps["depth"][0, :4]).all() and (maps["depth"][1:] == 2).all()
             np.testing.assert_array_equal(maps["confidence"], confidence)
 
+    def test_exr(self, tmp_path: Path):
+        """All digits come back, and what is unknown stays NaN."""
+        exr = pytest.importorskip("OpenEXR", reason="OpenEXR is not installed")
+        path = export(room(), "depth", tmp_path / "exr", depth_kind="exr").path
+        same = export(room(), "depth", tmp_path / "npz", depth_kind="npz").path
+        for p in room():
+            with exr.File(str(path / f"{p.index:06d}.exr")) as file:
+                channels = {name: channel.pixels for name, channel in file.channels().items()}
+            assert set(channels) == {"Z", "confidence"}
+            with np.load(same / f"{p.index:06d}.npz") as maps:
+                for name, wanted in (("Z", maps["depth"]), ("confidence", maps["confidence"])):
+                    assert channels[name].dtype == np.float32
+                    np.testing.assert_array_equal(channels[name], wanted)
+        assert (path / "intrinsics.txt").read_text().splitlines()[1].startswith("000000.exr 64 48")
+
+    def test_exr_that_is_not_installed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setitem(sys.modules, "OpenEXR", None)
+        with pytest.raises(MissingExtraError, match=r"ttt3r\[exr\]"):
+            export(room()[:1], "depth", tmp_path / "a", depth_kind="exr")
+
     def test_what_is_too_far_is_counted(self, tmp_path: Path):
         points = torch.full((2, 3, 3), 70.0)
         points[0, 0] = 1.0
@@ -243,6 +265,16 @@ class TestVideo:
     def test_missing_points(self, tmp_path: Path):
         with pytest.raises(RunError, match="output 'points'"):
             export([replace(room()[0], points=None)], "video", tmp_path / "a")
+
+
+class TestSummary:
+    def test_it_is_the_picture_that_a_run_has(self, tmp_path: Path):
+        run = make_run(tmp_path / "run", room())
+        written = export(run, "summary", tmp_path / "a.png")
+        assert written.what == "8 frames in one picture"
+        write_summary(run, tmp_path / "b.png")
+        with Image.open(written.path) as ours, Image.open(tmp_path / "b.png") as theirs:
+            np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
 
 
 class TestRerun:

@@ -112,6 +112,22 @@ def test_widening_keeps_the_samples_that_are_left():
             assert sample["distance"] == (0 if was is None else was["distance"] / 2)
 
 
+def test_what_is_seen_through_goes_away():
+    """Somebody stood before the wall in the first of five frames; the others see the wall."""
+    intrinsics = np.array([[30.0, 0, 15.5], [0, 30.0, 15.5], [0, 0, 1]])
+    wall = np.full((32, 32), 3.0)
+    person = wall.copy()
+    person[8:24, 12:20] = 1.5
+    nearest = []
+    for later in (0, 4):
+        fusion = Fusion(0.1)
+        for depth in (person, *[wall] * later):
+            image = np.zeros((32, 32, 3), np.uint8)
+            fusion.add(depth, np.ones_like(depth), image, intrinsics, np.eye(4))
+        nearest.append(surface_of(fusion).vertices[:, 2].min())
+    assert nearest[0] == pytest.approx(1.5, abs=0.1) and nearest[1] > 2.8
+
+
 @pytest.mark.parametrize("voxel", [0.0, -1.0, float("nan")])
 def test_senseless_voxel(voxel: float):
     with pytest.raises(SettingError, match="above 0"):

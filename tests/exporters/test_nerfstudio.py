@@ -20,10 +20,20 @@ def truth(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Truth:
     return truth_of(clip, tmp_path_factory.mktemp("truth"))
 
 
+def depth_of(folder: Path, frame: dict) -> np.ndarray:
+    """A depth map at the size of its image, as nerfstudio brings it there: by the nearest pixel."""
+    stored = np.asarray(PillowImage.open(folder / frame["depth_file_path"]))
+    assert stored.dtype == np.uint16 and stored.shape == (frame["h"] // 2, frame["w"] // 2)
+    rows, columns = (
+        np.arange(frame[side]) * n // frame[side]
+        for side, n in zip("hw", stored.shape, strict=True)
+    )
+    return stored[rows[:, None], columns]
+
+
 def unprojected(folder: Path, scene: dict, frame: dict) -> np.ndarray:
     """World points of a frame's depth: OpenGL axes, pixel centres at half integers."""
-    depth = np.asarray(PillowImage.open(folder / frame["depth_file_path"]))
-    assert depth.dtype == np.uint16 and depth.shape == (frame["h"], frame["w"])
+    depth = depth_of(folder, frame)
     y, x = np.nonzero(depth)
     z = depth[y, x] * scene["depth_unit_scale_factor"]
     right = (x + 0.5 - frame["cx"]) / frame["fl_x"] * z
@@ -51,7 +61,7 @@ def check(folder: Path, truth: Truth) -> None:
         np.testing.assert_allclose(got, wanted[[0, 1, 0, 1], [0, 1, 2, 2]], rtol=0.005)
         pose = np.linalg.inv(applied) @ frame["transform_matrix"] @ np.diag([1, -1, -1, 1])
         np.testing.assert_allclose(pose, truth.world_from_camera(index), atol=1e-4)
-        depth = np.asarray(PillowImage.open(folder / frame["depth_file_path"])) / 1000
+        depth = depth_of(folder, frame) / 1000
         true = truth.clip.depth[index].numpy()
         seen = depth > 0
         assert seen.mean() > 0.6

@@ -50,7 +50,7 @@ def truth(clip: Clip, tmp_path: Path) -> Truth:
 def test_images_are_linked(clip: Clip, truth: Truth, tmp_path: Path):
     found = saved(truth.run, tmp_path / "out")
     assert [name for name, _ in found] == [f"shot{n + 1:02d}.png" for n in range(FRAMES)]
-    for (name, image), wanted in zip(found, clip.image.numpy(), strict=True):
+    for (_, image), wanted in zip(found, clip.image.numpy(), strict=True):
         np.testing.assert_array_equal(image, wanted)
         assert (tmp_path / "out" / name).samefile(tmp_path / "source" / name)
 
@@ -93,6 +93,23 @@ def test_a_pattern_and_one_image(clip: Clip, tmp_path: Path):
     for name, source in (("pattern", "a/source/shot*1.png"), ("one", "a/source/shot01.png")):
         run = exact_run(clip, open_source(tmp_path / source), tmp_path / name)
         assert [n for n, _ in saved(run, tmp_path / f"{name}-out")] == ["shot01.png"]
+
+
+def test_a_list_of_images(clip: Clip, tmp_path: Path):
+    """From two folders: both are found again, also where they were moved together."""
+    files = []
+    for name, part in (("left", slice(0, 3)), ("right", slice(3, 6))):
+        for number, image in enumerate(clip.image.numpy()[part]):
+            files.append(tmp_path / "all" / name / f"shot{number}.png")
+            files[-1].parent.mkdir(parents=True, exist_ok=True)
+            PillowImage.fromarray(image).save(files[-1])
+    run = exact_run(clip, open_source(files), tmp_path / "run")
+    found = saved(run, tmp_path / "out")
+    for (_, image), wanted in zip(found, clip.image.numpy(), strict=False):
+        np.testing.assert_array_equal(image, wanted)
+    assert [name for name, _ in found] == [f"{number:06d}.png" for number in range(6)]
+    (tmp_path / "all").rename(tmp_path / "moved")
+    assert saved(run, tmp_path / "out2", tmp_path / "moved")[5][1].shape == (HEIGHT, WIDTH, 3)
 
 
 def test_a_folder_that_was_moved(truth: Truth, tmp_path: Path):

@@ -92,19 +92,19 @@ def test_cells_are_taken_once_like_a_dictionary():
 
 
 def test_what_is_held_is_bounded():
-    limits = Limits(points=3000, nodes=8, poses=300, images=6, side=32)
+    limits = Limits(points=2000, nodes=8, poses=60, images=6, side=32)
     scene = Scene(limits)
     sizes = []
-    for prediction in walk(700, 32, 24):
+    for prediction in walk(150, 32, 24):
         scene.add(prediction)
         sizes.append((count(scene), len(of(scene, Points)), len(of(scene, Picture))))
         poses = sum(len(node.poses) for node in of(scene, Path))
-        assert poses <= 300
+        assert poses <= 60
     largest = np.max(sizes, axis=0)
-    assert (largest <= [3000, 8, 6]).all() and scene.frames == 700
+    assert (largest <= [2000, 8, 6]).all() and scene.frames == 150
     assert count(scene) > 500 and scene.cell > 0
     frames = [pose.frame for node in of(scene, Path) for pose in node.poses]
-    assert frames == sorted(set(frames)) and frames[0] == 0 and frames[-1] > 690
+    assert frames == sorted(set(frames)) and frames[0] == 0 and frames[-1] > 140
 
 
 def test_the_newest_state_of_each_name_is_enough():

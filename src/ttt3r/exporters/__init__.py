@@ -19,6 +19,7 @@ from ttt3r.exporters.mesh import write_mesh
 from ttt3r.exporters.nerfstudio import write_nerfstudio
 from ttt3r.exporters.ply import write_ply
 from ttt3r.exporters.rrd import write_rrd
+from ttt3r.exporters.summary import write_summary
 from ttt3r.exporters.target import target
 from ttt3r.exporters.trajectories import write_euroc, write_kitti, write_tum
 from ttt3r.exporters.video import write_video
@@ -43,6 +44,7 @@ EXPORTERS: dict[str, Exporter] = {
     "depth": Exporter(write_depth, "a folder of depth maps", folder=True),
     "video": Exporter(write_video, "image, depth and confidence side by side", suffix=".mp4"),
     "rrd": Exporter(write_rrd, "a recording for Rerun"),
+    "summary": Exporter(write_summary, "the run in one picture", needs_run=True, suffix=".png"),
 }
 
 

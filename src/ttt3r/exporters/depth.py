@@ -2,6 +2,7 @@
 
 000000.png …     depth along the optical axis: uint16, 0 where nothing is known
 000000.npz …     or `depth` float32 in the run's unit, NaN where nothing is known, `confidence`
+000000.exr …     or the same as OpenEXR, in the channels Z and confidence
 depth.json       the scale of the pictures
 intrinsics.txt   `name width height fx fy cx cy`, pixels, centres at integers
 """
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, UInt16
 from PIL import Image
 
-from ttt3r.errors import SettingError
+from ttt3r.errors import MissingExtraError, SettingError
 from ttt3r.exporters.clouds import check_confidence
 from ttt3r.exporters.placed import points_of
 from ttt3r.files import to_json, write_text
@@ -30,7 +31,7 @@ def write_depth(
     predictions: Iterable[Prediction],
     path: Path,
     *,
-    depth_kind: Literal["png", "npz"] = "png",
+    depth_kind: Literal["png", "npz", "exr"] = "png",
     depth_scale: float = 1000.0,
     original_size: bool = False,
     min_confidence: float = 0.0,
@@ -40,7 +41,7 @@ def write_depth(
     Args:
         predictions: with points.
         path: folder to fill.
-        depth_kind: png has whole numbers of 16 bits, npz has floats and the confidence.
+        depth_kind: png has whole numbers of 16 bits; npz and exr have floats and the confidence.
         depth_scale: steps of a png's numbers in one unit of length; 1000 makes millimetres.
         original_size: bring maps back to the pixels of the source's images, each from the nearest
             pixel; what was cut off has no depth.
@@ -52,13 +53,16 @@ def write_depth(
     Raises:
         SettingError: if an option makes no sense.
         RunError: if the run holds no points.
+        MissingExtraError: if OpenEXR is asked for and not installed.
         OSError: if a file cannot be written.
     """
-    if depth_kind not in ("png", "npz"):
-        raise SettingError(f"depth_kind must be png or npz, not {depth_kind!r}")
+    if depth_kind not in ("png", "npz", "exr"):
+        raise SettingError(f"depth_kind must be png, npz or exr, not {depth_kind!r}")
     if not (math.isfinite(depth_scale) and depth_scale > 0):
         raise SettingError(f"depth_scale must be a number above 0, not {depth_scale}")
     check_confidence(min_confidence)
+    if depth_kind == "exr":
+        _require_openexr()
     count = beyond = 0
     with (path / "intrinsics.txt").open("w", encoding="ascii", newline="\n") as lines:
         lines.write(INTRINSICS_HEAD)
@@ -74,8 +78,10 @@ def write_depth(
                 steps, too_far = to_steps(depth, depth_scale)
                 Image.fromarray(steps).save(path / name)
                 beyond += too_far
-            else:
+            elif depth_kind == "npz":
                 np.savez(path / name, depth=depth, confidence=confidence)
+            else:
+                _write_exr(path / name, depth, confidence)
             if intrinsics is not None:
                 lines.write(_camera(name, depth, intrinsics.double().numpy()))
             count += 1
@@ -117,6 +123,25 @@ def _maps(prediction: Prediction, min_confidence: float) -> tuple[np.ndarray, np
     # A frame file stores what is too far for its number format, infinity too, as the largest one.
     known = (depth > 0) & (depth < LARGEST_HALF) & (confidence > min_confidence)
     return np.where(known, depth, np.float32(np.nan)), confidence
+
+
+def _require_openexr() -> None:
+    try:
+        import OpenEXR  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("OpenEXR", "exr", "exporting depth as OpenEXR") from error
+
+
+def _write_exr(path: Path, depth: np.ndarray, confidence: np.ndarray) -> None:
+    """Write float32 with the lossless compression that most programs know."""
+    import OpenEXR
+
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    try:
+        with OpenEXR.File(header, {"Z": depth, "confidence": confidence}) as file:
+            file.write(str(path))
+    except RuntimeError as error:  # a full disk, too
+        raise OSError(str(error)) from error
 
 
 def _camera(name: str, depth: np.ndarray, matrix: np.ndarray) -> str:

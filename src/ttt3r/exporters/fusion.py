@@ -89,6 +89,7 @@ class Fusion:
             self._widen()
             touched = self._touched(depth, intrinsics, world_from_camera)
         self._make_room(new)
+        touched = np.union1d(touched, self._in_front(depth, intrinsics, world_from_camera))
         for first in range(0, len(touched), AT_ONCE):
             some = touched[first : first + AT_ONCE]
             self._update(some, depth, weight, image, intrinsics, world_from_camera)
@@ -109,6 +110,26 @@ class Fusion:
             near = (np.abs(places + 0.5) < REACH).all(axis=1)
             found.append(np.unique(packed(places[near].astype(np.int64))))
         return np.unique(np.concatenate(found))
+
+    def _in_front(
+        self, depth: np.ndarray, intrinsics: np.ndarray, world_from_camera: np.ndarray
+    ) -> Int64[np.ndarray, " blocks"]:
+        """Packed places of the blocks that a camera sees through: what was there is averaged out.
+
+        Only what other frames filled is looked at, so empty space takes no memory.
+        """
+        keys = np.fromiter(self._rows, np.int64, len(self._rows))
+        side = BLOCK * self.voxel
+        centres = (unpacked(keys) + 0.5) * side - world_from_camera[:3, 3]
+        projected = centres @ world_from_camera[:3, :3] @ intrinsics.T
+        z = projected[:, 2]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            u, v = projected[:, 0] / z, projected[:, 1] / z
+        height, width = depth.shape
+        inside = (u > -0.5) & (u < width - 0.5) & (v > -0.5) & (v < height - 0.5) & (z > 0)
+        seen = np.flatnonzero(inside)
+        there = depth[v[seen].round().astype(np.int64), u[seen].round().astype(np.int64)]
+        return keys[seen[there > z[seen] + side]]
 
     def _make_room(self, keys: list[int]) -> None:
         needed = len(self._rows) + len(keys)

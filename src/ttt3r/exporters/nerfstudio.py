@@ -41,8 +41,10 @@ def write_nerfstudio(
 ) -> str:
     """Write cameras in the original images' pixels, these images, depth, and a point cloud.
 
-    Depth is a PNG of 16 bits for each image, as large as it, in thousandths of the run's unit; 0
-    where there is none or its point is not kept. A frame that could not be placed is left out.
+    Depth is a PNG of 16 bits for each image, in thousandths of the run's unit; 0 where there is
+    none or its point is not kept. It covers the image in as many pixels as the network's own, and
+    nerfstudio scales it to the image by the nearest pixel. A frame that could not be placed is left
+    out.
 
     Args:
         run: with points and poses.
@@ -133,7 +135,7 @@ def _camera(
 def _usable(prediction: Prediction, min_confidence: float) -> Bool[np.ndarray, "height width"]:
     """Where depth is sure enough, and fits into 16 bits."""
     points, confidence = points_of(prediction)
-    depth = points[..., 2]
+    depth = points[..., 2].float()
     fits = (depth > UNIT / 2) & (depth < UNIT * (MOST + 0.5))
     return (fits & (confidence > min_confidence) & confidence.isfinite()).numpy()
 
@@ -145,8 +147,24 @@ def _write_depth(
     pixels: OriginalPixels,
 ) -> None:
     depth = points_of(prediction)[0][..., 2].double().numpy()
-    stored = np.where(usable, np.round(np.where(usable, depth, 0.0) / UNIT), 0).astype(np.uint16)
-    PillowImage.fromarray(pixels.spread(stored)).save(path, compress_level=1)
+    stored = np.where(usable, np.rint(depth / UNIT), 0).astype(np.uint16)
+    PillowImage.fromarray(_reduced(pixels).spread(stored)).save(path, compress_level=1)
+
+
+def _reduced(pixels: OriginalPixels) -> OriginalPixels:
+    """The whole original image in pixels of about the size of processed ones, if these are larger.
+
+    A depth map as large as a photograph of 12 megapixels takes most of a second to write, and
+    repeats each of its numbers.
+    """
+    steps = np.linalg.norm(pixels.original_from_processed[:2, :2], axis=1)
+    width, height = (
+        max(1, round(side / max(step, 1.0)))
+        for side, step in zip(pixels.size, steps.tolist(), strict=True)
+    )
+    x, y = width / pixels.size[0], height / pixels.size[1]
+    scale = np.array([[x, 0.0, 0.5 * x - 0.5], [0.0, y, 0.5 * y - 0.5], [0.0, 0.0, 1.0]])
+    return OriginalPixels((width, height), scale @ pixels.original_from_processed, pixels.turns)
 
 
 def _add_points(
@@ -157,10 +175,11 @@ def _add_points(
     most: int,
 ) -> int:
     """Write some of a frame's points, drawn at random but the same each time; return how many."""
-    y, x = np.nonzero(usable)
-    if len(y) > most:
-        chosen = np.random.default_rng(prediction.index).choice(len(y), most, replace=False)
-        y, x = y[chosen], x[chosen]
+    at = np.flatnonzero(usable)
+    if len(at) > most:
+        chosen = np.random.default_rng(prediction.index).choice(len(at), most, replace=False)
+        at = at[chosen]
+    y, x = np.divmod(at, usable.shape[1])
     points, confidence = points_of(prediction)
     depth = points.numpy()[y, x, 2].astype(np.float64)
     rays = np.column_stack([x, y, np.ones(len(x))]) @ np.linalg.inv(intrinsics).T

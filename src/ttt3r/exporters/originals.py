@@ -244,6 +244,7 @@ def _undone(
 
 _undo = lru_cache(maxsize=8)(undo)  # most images of a run are of one size
 
+
 def _write(image: Image, path: Path) -> None:
     """JPEG, at a quality at which nothing is seen of it; or PNG."""
     picture = PillowImage.fromarray(image)

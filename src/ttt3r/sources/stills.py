@@ -8,6 +8,7 @@ Grey images of 16 bits, 32 bits or floating point are stretched by the range of 
 that all frames are stretched alike.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -71,16 +72,22 @@ class ImageSource:
         return len(self._taken)
 
     def describe(self) -> dict[str, Any]:
-        """Identity (number of files, first and last name, size and name of each) and settings."""
+        """Identity (number of files, first and last name, size and name of each) and settings.
+
+        The path of a list is the folder that all its files are below, and names lead from there.
+        """
+        folder = None if self._path is not None else _shared_folder(self._paths)
         return {
             "kind": "images",
-            "path": self._path,
+            "path": self._path if folder is None else str(folder),
             "files": len(self._paths),
             "first": self._paths[0].name,
             "last": self._paths[-1].name,
             "fps": self._fps,
             **self._selection.describe(),
-            "inputs": [f"{path.stat().st_size} {path.name}" for _, _, path in self._taken],
+            "inputs": [
+                f"{path.stat().st_size} {_name_in(folder, path)}" for _, _, path in self._taken
+            ],
         }
 
     def frames(self, start: int = 0) -> Iterator[Frame]:
@@ -110,6 +117,18 @@ class ImageSource:
         if levels is not None:
             say_levels(first.name, levels)
         return levels
+
+
+def _shared_folder(paths: Sequence[Path]) -> Path | None:
+    """The deepest folder that all files are below; None if they are on several drives."""
+    try:
+        return Path(os.path.commonpath([path.absolute().parent for path in paths]))
+    except ValueError:
+        return None
+
+
+def _name_in(folder: Path | None, path: Path) -> str:
+    return path.name if folder is None else path.absolute().relative_to(folder).as_posix()
 
 
 def _times_in_names(paths: Sequence[Path]) -> list[float] | None:

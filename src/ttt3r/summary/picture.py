@@ -76,7 +76,16 @@ def write_summary(run: Run, path: Path) -> None:
     if len(run) == 0:
         raise RunError("the run holds no frames yet, so there is nothing to draw")
     picture = draw_summary(read_samples(run), facts_of(run.folder.resolve().name, run.manifest))
-    write_atomically(path, lambda file: picture.save(file, "PNG"))
+    write_atomically(path, lambda file: save(picture, file))
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """Write a picture as PNG, quickly rather than small.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    picture.save(path, "PNG", compress_level=2)
 
 
 def path_length(samples: Samples) -> float | None:

@@ -130,7 +130,7 @@ class Samples:
         index = prediction.index
         self.count = index + 1
         self.last_timestamp = prediction.timestamp
-        self.frames.offer(index, lambda: _sample(prediction))
+        self.frames.offer(index, lambda: _sample(prediction.map(Tensor.float)))
         self.moments.offer(index, lambda: _moment(prediction))
 
     @property
