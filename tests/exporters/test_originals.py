@@ -50,7 +50,7 @@ def truth(clip: Clip, tmp_path: Path) -> Truth:
 def test_images_are_linked(clip: Clip, truth: Truth, tmp_path: Path):
     found = saved(truth.run, tmp_path / "out")
     assert [name for name, _ in found] == [f"shot{n + 1:02d}.png" for n in range(FRAMES)]
-    for (_, image), wanted in zip(found, clip.image.numpy(), strict=True):
+    for (name, image), wanted in zip(found, clip.image.numpy(), strict=True):
         np.testing.assert_array_equal(image, wanted)
         assert (tmp_path / "out" / name).samefile(tmp_path / "source" / name)
 

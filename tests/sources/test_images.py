@@ -37,7 +37,7 @@ def test_natural_order(tmp_path):
 def test_a_list_keeps_its_order(tmp_path):
     paths = write_images(tmp_path / "photos", ["b.png", "a.png", "c.png"])
     assert names(open_source(paths)) == ["b.png", "a.png", "c.png"]
-    assert open_source(paths).describe()["path"] is None
+    assert open_source(paths).describe()["path"] == str(tmp_path / "photos")
 
 
 def test_times_from_the_frame_rate(tmp_path):
