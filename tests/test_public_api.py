@@ -23,6 +23,7 @@ NAMES = {
     "open_source",
     "prepare_frame",
     "Frame",
+    "Intrinsics",
     "Prediction",
     "Camera",
     "Ttt3rError",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ttt3r.models.tracking import track
     from ttt3r.runs.folder import RunFolder
     from ttt3r.runs.reader import Run
-    from ttt3r.sources import open_source, prepare_frame
+    from ttt3r.sources import Intrinsics, open_source, prepare_frame
     from ttt3r.stream import resets
     from ttt3r.stream.reconstruct import reconstruct
     from ttt3r.stream.session import Session
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Camera": ("ttt3r.types", "Camera"),
     "Frame": ("ttt3r.types", "Frame"),
+    "Intrinsics": ("ttt3r.sources", "Intrinsics"),
     "Prediction": ("ttt3r.types", "Prediction"),
     "Run": ("ttt3r.runs.reader", "Run"),
     "RunFolder": ("ttt3r.runs.folder", "RunFolder"),
@@ -47,6 +48,7 @@ _HOMES = {
 __all__ = [
     "Camera",
     "Frame",
+    "Intrinsics",
     "Prediction",
     "Run",
     "RunFolder",

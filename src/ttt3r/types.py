@@ -87,7 +87,7 @@ class Frame:
         image: RGB, uint8 [height, width, 3].
         index: position in the stream, from 0.
         timestamp: seconds since the stream's own origin.
-        intrinsics: pinhole matrix of `image` in pixels, if known.
+        intrinsics: pinhole matrix of `image` in pixels, if known; a prediction keeps to it.
         name: where the frame comes from (a file name, say), for messages.
         transform: how `image` was made from the source image; None if nothing was done to it.
         alpha: opacity of each pixel, 0 to 255; None where all pixels are opaque.
@@ -252,7 +252,8 @@ class Prediction(Reading):
     """What one frame yields: a `Reading` without leading axes, placed in the stream's world.
 
     Tensors are detached, and all on one device. `pose_encoding` is as the network gives it,
-    relative to its segment. `intrinsics` are estimated from `points` where the network gives none.
+    relative to its segment. `intrinsics` are those of the frame where they were known, and `points`
+    lie on their rays; otherwise estimated from `points` where the network gives none.
 
     Attributes:
         index: position of the frame in the session, from 0.

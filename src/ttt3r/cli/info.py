@@ -138,6 +138,8 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("image size", f"{facts['size']} pixels"),
         ("source", ", ".join([name, *source.get("arranged", [])])),
     ]
+    if camera := source.get("intrinsics"):
+        lines.append(("intrinsics", _camera_text(camera)))
     if facts["duration"] is not None:
         lines.append(("duration", duration_text(facts["duration"])))
     if facts["trajectory_length"] is not None:
@@ -159,3 +161,10 @@ def _segments_text(segments: dict[str, Any]) -> str:
         f"{text}, scale {segments['first']:.3f} in the first, {segments['last']:.3f}{sure} in the "
         f"last, at most {segments['largest_ratio']:.3f} times another"
     )
+
+
+def _camera_text(camera: dict[str, Any]) -> str:
+    """The known camera, as it was given."""
+    numbers = " ".join(f"{name} {camera[name]:.12g}" for name in ("fx", "fy", "cx", "cy"))
+    lens = ", undistorted" if any(camera["distortion"]) else ""
+    return f"{numbers} (given{lens})"

@@ -103,6 +103,13 @@ class RunCommand(Command):
     crop: Annotated[str | None, option("WIDTH:HEIGHT", "nothing is cut")] = None
     """Cut the turned images to this aspect about their centre, such as 4:3."""
 
+    intrinsics: Annotated[str | None, option("NUMBERS or FILE", "what the network estimates")] = (
+        None
+    )
+    """Intrinsics of the camera in pixels of the original images: fx,fy,cx,cy[,k1,k2,p1,p2] as in
+    OpenCV (pixel centres at integers), or a file: COLMAP's cameras.txt, YAML of OpenCV, ROS, Kalibr
+    or EuRoC; FILE:NAME takes one of several cameras. Images are undistorted first."""
+
     device: Annotated[str, option("DEVICE")] = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1, …"""
 
@@ -204,6 +211,7 @@ class RunCommand(Command):
             video_stream=self.video_stream,
             rotate=self.rotate,
             crop=self.crop,
+            intrinsics=self.intrinsics,
         )
         if self.fetch:
             fetch_for(self.model, self.accept_licence, lambda: stop.signal != 0)

@@ -128,7 +128,7 @@ class _Writer:
         matrix = pixels.intrinsics(intrinsics)
         fx, fy, cx, cy = (float(matrix[at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2)))
         # Of two frames with the same camera, rounding may differ in the last bits.
-        numbers = (float(f"{number:.10g}") for number in (fx, fy, cx + 0.5, cy + 0.5))
+        numbers = (float(f"{number:.12g}") for number in (fx, fy, cx + 0.5, cy + 0.5))
         camera = ColmapCamera(*pixels.size, *numbers)
         number = self._cameras.get(camera)
         if number is None:

@@ -124,12 +124,17 @@ def _camera(
     return {
         "w": pixels.size[0],
         "h": pixels.size[1],
-        "fl_x": float(matrix[0, 0]),
-        "fl_y": float(matrix[1, 1]),
-        "cx": float(matrix[0, 2]) + 0.5,
-        "cy": float(matrix[1, 2]) + 0.5,
+        "fl_x": _exact(matrix[0, 0]),
+        "fl_y": _exact(matrix[1, 1]),
+        "cx": _exact(matrix[0, 2] + 0.5),
+        "cy": _exact(matrix[1, 2] + 0.5),
         "transform_matrix": (APPLIED @ pose @ OPENGL).tolist(),
     }
+
+
+def _exact(number: float) -> float:
+    """Without what rounding on the way added to a number that was given."""
+    return float(f"{number:.12g}")
 
 
 def _usable(prediction: Prediction, min_confidence: float) -> Bool[np.ndarray, "height width"]:

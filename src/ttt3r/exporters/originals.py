@@ -1,5 +1,7 @@
 """The images that a run was made from: where their pixels are, and copies of them in an export.
 
+Of a camera whose lens distorts and is known, they are the undistorted images.
+
 Where they are gone, the images that the network saw take their place.
 """
 
@@ -7,6 +9,7 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -18,10 +21,11 @@ from ttt3r.runs.reader import INPUTS, Run
 from ttt3r.sources import Source, prefetch
 from ttt3r.sources.arrange import Arrangement
 from ttt3r.sources.images import opened
+from ttt3r.sources.lens import Calibrated
 from ttt3r.sources.reopening import reopen
 from ttt3r.sources.stills import ImageSource
 from ttt3r.sources.undo import TURNS, OriginalPixels, Size, undo
-from ttt3r.types import Frame, Image, Prediction
+from ttt3r.types import Frame, Image, ImageTransform, Prediction
 
 log = logging.getLogger("ttt3r.exporters")
 
@@ -67,8 +71,11 @@ def originals(run: Run, place: Path | None = None) -> Iterator[Originals]:
     found: Originals = Processed()
     try:
         source, arranged = reopen(run.manifest.get("source", {}), _inputs(run), place)
-        is_files = isinstance(source, ImageSource)
-        found = Files(source, arranged) if is_files else Decoded(source, arranged)
+        plain = source.source if isinstance(source, Calibrated) else source
+        if isinstance(plain, ImageSource):
+            found = Files(plain, source, arranged)
+        else:
+            found = Decoded(source, arranged)
     except Ttt3rError as error:
         if place is not None:
             raise RunError(f"{place} does not hold what this run was made from: {error}") from error
@@ -89,11 +96,18 @@ def _inputs(run: Run) -> list[str]:
 
 
 class Files:
-    """Image files: linked where other programs can read them, else written anew, upright."""
+    """Image files: linked where other programs can read them, else written anew, upright.
 
-    def __init__(self, source: ImageSource, arranged: list[Arrangement]) -> None:
+    Args:
+        stored: the files.
+        source: what reads them: `stored`, or `Calibrated` around it.
+        arranged: how images were turned and cut.
+    """
+
+    def __init__(self, stored: ImageSource, source: Source, arranged: list[Arrangement]) -> None:
         self._source = source
-        self._files = source.files
+        self._files = stored.files
+        self._camera = source.intrinsics if isinstance(source, Calibrated) else None
         self._arranged = arranged
         self._repeated = len({file.name for file in self._files}) < len(self._files)
         self._seen: tuple[int, _Look] | None = None
@@ -105,7 +119,12 @@ class Files:
             RunError: if the file cannot be read.
         """
         look = self._look(prediction)
-        return _undone(prediction, look.size, self._arranged, look.turns)
+        pixels = _undone(prediction, look.size, self._arranged, look.turns)
+        if self._camera is None:
+            return pixels
+        upright = ImageTransform.identity(*look.size)
+        stored = undo(upright, look.size, turns=look.turns)
+        return replace(pixels, known=stored.intrinsics(self._camera.matrix))
 
     def save(self, prediction: Prediction, folder: Path) -> str:
         """See `Originals`; a link shares the file's content, so no more room is needed."""
@@ -114,7 +133,7 @@ class Files:
         if self._repeated or not name.isascii() or any(c.isspace() for c in name):
             name = f"{prediction.index:06d}{file.suffix.lower()}"
         if not self._look(prediction).linked:
-            name = f"{prediction.index:06d}.png"
+            name = f"{prediction.index:06d}.{'jpg' if self._undistorts(file) else 'png'}"
             frame = next(self._source.frames(prediction.index))
             _write(frame.image, folder / name)
             return name
@@ -127,9 +146,17 @@ class Files:
     def close(self) -> None:
         """Nothing is open."""
 
+    def _undistorts(self, file: Path) -> bool:
+        """Whether a photograph is undistorted; it loses as little as a frame of a video then."""
+        lens = self._camera is not None and self._camera.distorts
+        return lens and file.suffix.lower() in (".jpg", ".jpeg")
+
     def _look(self, prediction: Prediction) -> "_Look":
         if self._seen is None or self._seen[0] != prediction.index:
-            self._seen = prediction.index, _look_at(self._files[prediction.index])
+            look = _look_at(self._files[prediction.index])
+            if self._camera is not None and self._camera.distorts:
+                look = look._replace(turns=0, linked=False)
+            self._seen = prediction.index, look
         return self._seen[1]
 
 
@@ -179,20 +206,22 @@ class Decoded:
         Raises:
             RunError: if the frame cannot be read.
         """
-        height, width = self._decoded(prediction).shape[:2]
-        return _undone(prediction, (width, height), self._arranged, 0)
+        frame = self._decoded(prediction)
+        height, width = frame.image.shape[:2]
+        pixels = _undone(prediction, (width, height), self._arranged, 0)
+        return pixels if frame.intrinsics is None else replace(pixels, known=frame.intrinsics)
 
     def save(self, prediction: Prediction, folder: Path) -> str:
         """See `Originals`."""
         name = f"{prediction.index:06d}.jpg"
-        _write(self._decoded(prediction), folder / name)
+        _write(self._decoded(prediction).image, folder / name)
         return name
 
     def close(self) -> None:
         """Stop decoding."""
         self._frames.close()
 
-    def _decoded(self, prediction: Prediction) -> Image:
+    def _decoded(self, prediction: Prediction) -> Frame:
         try:
             while self._frame is None or self._frame.index < prediction.index:
                 self._frame = next(self._frames)
@@ -202,7 +231,7 @@ class Decoded:
             ) from None
         except InputError as error:
             raise RunError(f"what this run was made from cannot be read: {error}") from error
-        return self._frame.image
+        return self._frame
 
 
 class Processed:

@@ -16,6 +16,7 @@ from ttt3r.errors import InputError, SettingError
 from ttt3r.sources.arrange import Arranged, Arrangement
 from ttt3r.sources.arrays import ArraySource
 from ttt3r.sources.base import Selection, Source
+from ttt3r.sources.camera_files import intrinsics_of
 from ttt3r.sources.files import (
     KNOWN,
     VIDEO_SUFFIXES,
@@ -23,6 +24,8 @@ from ttt3r.sources.files import (
     is_image,
     matching_images,
 )
+from ttt3r.sources.intrinsics import Intrinsics
+from ttt3r.sources.lens import Calibrated
 from ttt3r.sources.pages import PagesSource, has_pages
 from ttt3r.sources.stills import ImageSource
 from ttt3r.sources.streams import quoted
@@ -39,6 +42,7 @@ def open_source(
     video_stream: int | None = None,
     rotate: int = 0,
     crop: str | None = None,
+    intrinsics: "str | Path | Intrinsics | None" = None,
 ) -> Source:
     """Open anything that frames can come from.
 
@@ -57,20 +61,27 @@ def open_source(
             for: 0, 90, 180 or 270.
         crop: "WIDTH:HEIGHT", such as "4:3": cut the largest centred rectangle of this aspect from
             the turned images; None keeps them whole.
+        intrinsics: of the camera, in pixels of the original images, upright and before they are
+            turned and cut: `Intrinsics`, or what `camera_files.intrinsics_of` takes: numbers
+            between commas, or a file. Images are undistorted where the lens distorts, and
+            predictions keep to this camera; None leaves it to the network.
 
     Raises:
         SettingError: if a setting makes no sense; if `fps` is given and the input states its own
             times; if `video_stream` is given for what is not a video file; or if `stride`, `start`,
-            `end`, `fps` or `video_stream` are given for a source that is already open.
-        InputError: if there is nothing readable at `source`.
+            `end`, `fps` or `video_stream` are given for a source that is already open, or
+            `intrinsics` for one that already has them or is turned or cut.
+        InputError: if there is nothing readable at `source`, or intrinsics cannot be read.
         MissingExtraError: if the files need a package that is not installed.
     """
     selection, arrangement = Selection(stride, start, end), Arrangement(rotate, crop)
+    camera = None if intrinsics is None else intrinsics_of(intrinsics)
     if fps is not None:
         fps = _rate(fps)
     if video_stream is not None and type(video_stream) is not int:
         raise SettingError(f"video_stream must be a whole number, not {video_stream!r}")
     opened = _open(source, selection, fps, video_stream)
+    opened = opened if camera is None else Calibrated(opened, camera)
     return opened if arrangement == Arrangement() else Arranged(opened, arrangement)
 
 

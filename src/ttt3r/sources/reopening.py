@@ -8,6 +8,8 @@ from ttt3r.errors import InputError, Ttt3rError
 from ttt3r.sources.arrange import Arrangement
 from ttt3r.sources.base import Source
 from ttt3r.sources.files import matching_images
+from ttt3r.sources.intrinsics import Intrinsics
+from ttt3r.sources.lens import Calibrated
 from ttt3r.sources.opening import open_source
 from ttt3r.sources.stills import ImageSource
 
@@ -23,16 +25,25 @@ def reopen(
         place: where the folder or the video lies now; None: where it did.
 
     Returns:
-        The source without what was turned and cut, and that.
+        The source without what was turned and cut, `Calibrated` if its intrinsics were given; and
+        what was turned and cut.
 
     Raises:
         InputError: if it is not there, is not what it was, or cannot be opened.
         Ttt3rError: if the description is that of another version, or an extra is missing.
     """
     arranged = Arrangement.parse(description.get("arranged", []))
+    source = _plain(description, inputs, place)
+    if description.get("intrinsics") is not None:
+        source = Calibrated(source, Intrinsics.of_description(description["intrinsics"]))
+    return source, arranged
+
+
+def _plain(description: dict[str, Any], inputs: Sequence[str], place: Path | None) -> Source:
+    """The source as it was before its camera was known."""
     kind, path = description.get("kind"), description.get("path")
     if kind == "images":
-        return ImageSource.of_files(_files(path, inputs, place)), arranged
+        return ImageSource.of_files(_files(path, inputs, place))
     file = place if place is not None else None if path is None else Path(path)
     if kind not in ("video", "pages") or file is None:
         raise InputError("the frames came from a program, which cannot be asked again")
@@ -45,7 +56,7 @@ def reopen(
         )
     stride, start, end = (description.get(name) for name in ("stride", "start", "end"))
     fps, stream = (description.get(name) for name in ("fps", "video_stream"))
-    opened = open_source(
+    return open_source(
         file,
         stride=stride or 1,
         start=start,
@@ -53,7 +64,6 @@ def reopen(
         fps=fps if kind == "video" else None,
         video_stream=stream,
     )
-    return opened, arranged
 
 
 def _files(path: str | None, inputs: Sequence[str], place: Path | None) -> list[Path]:

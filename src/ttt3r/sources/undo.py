@@ -22,11 +22,13 @@ class OriginalPixels:
         size: (width, height) of the original image.
         original_from_processed: affine matrix of homogeneous pixels, centres at integers.
         turns: quarter turns, clockwise, from the original image to the processed one.
+        known: pinhole matrix of the original image if it was given.
     """
 
     size: Size
     original_from_processed: Float[np.ndarray, "3 3"]
     turns: int = 0
+    known: Float[np.ndarray, "3 3"] | None = None
 
     @staticmethod
     def identity(size: Size) -> "OriginalPixels":
@@ -48,7 +50,9 @@ class OriginalPixels:
         return matrix
 
     def intrinsics(self, processed: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
-        """Pinhole matrix of the original image, centres at integers."""
+        """Pinhole matrix of the original image, centres at integers; the given one if known."""
+        if self.known is not None:
+            return self.known
         return self.original_from_processed @ processed @ self.original_from_processed_axes.T
 
     def world_from_camera(self, processed: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 4"]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ttt3r.errors import InputError
 from ttt3r.geometry import se3
-from ttt3r.geometry.camera import default_intrinsics
+from ttt3r.geometry.camera import default_intrinsics, unproject
 from ttt3r.geometry.focal import focal_from_points
 from ttt3r.types import Frame, Prediction, Reading
 
@@ -77,6 +77,9 @@ def place(
 ) -> Prediction:
     """Carry one sample of a step's output into the stream's world.
 
+    Where the frame's intrinsics are known, points move onto their rays; depth along the optical
+    axis stays, X = z K⁻¹ [u, v, 1]ᵀ. Points that the network gives in the world stay.
+
     Args:
         output: what the network said; the first sample of its batch counts.
         shown: the image it was said of; None for a query, which shows nothing.
@@ -89,6 +92,10 @@ def place(
     scale = _scale(world_from_segment)
     said = output.map(lambda tensor: tensor[0]).only(outputs)
     points, world, pose, intrinsics = said.points, said.world_points, None, said.intrinsics
+    if shown is not None and shown.frame.intrinsics is not None:
+        known = torch.from_numpy(shown.frame.intrinsics)
+        intrinsics = known.to(shown.pixels.device if points is None else points.device).float()
+        points = None if points is None else unproject(points[..., 2], intrinsics.to(points))
     if points is not None:
         intrinsics = _intrinsics(points) if intrinsics is None else intrinsics
         points = points if scale == 1.0 else points * scale

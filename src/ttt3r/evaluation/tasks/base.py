@@ -73,6 +73,8 @@ class Recorder(abc.ABC):
     def prepare(self, true: TrueFrame) -> Frame:
         """Take the truth about the next frame, and bring its image to the network's size.
 
+        The network is not told the true intrinsics.
+
         Raises:
             InputError: if truth that the task needs is missing, or the frame cannot be used.
         """
@@ -86,7 +88,7 @@ class Recorder(abc.ABC):
                 f"frame {self.count} of {self.sequence.name} has another size than those before"
             )
         self.size, self.count = size, self.count + 1
-        return frame
+        return replace(frame, intrinsics=None)
 
     @abc.abstractmethod
     def _prepare(self, true: TrueFrame, frame: Frame) -> Frame:
