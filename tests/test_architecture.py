@@ -40,6 +40,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "geometry",
         "trace",
     },
+    "alignment": {"geometry", "runs", "sources"},
+    "stream": {"runs", "models.base", "models.adapters", "weights", "rules", "sources", "geometry"},
     "drawing": set(),
     "viewer": {"drawing", "geometry", "runs"},
     "summary": {"drawing", "geometry", "runs"},

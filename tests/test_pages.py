@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.alignment.photographs import photograph
 from tests.pages import ROOT, Block, blocks, pages
 from tests.sources.clips import write_clip
 from tests.weights.conftest import tiny_dpt_pth  # noqa: F401 (a fixture)
@@ -17,6 +18,7 @@ from tests.weights.fetching.conftest import server, weights  # noqa: F401 (fixtu
 from tests.weights.fetching.publisher import publish, published
 from tests.weights.fetching.servers import Server
 from ttt3r.cli import main
+from ttt3r.scenes import make_clip
 
 RELEASED = "cut3r_512_dpt_4_64"
 # Commands that cannot run here, by how they begin, and why. Modules that they name are looked for.
@@ -40,12 +42,27 @@ PAGES = {str(page.relative_to(ROOT)): page for page in pages()}
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The clip that pages talk of, and a run of it."""
-    from ttt3r.scenes import make_clip
-
     folder = tmp_path_factory.mktemp("pages")
     write_clip(folder / "walk.mp4", list(make_clip(1, 6, (120, 160)).image.numpy()))
     assert main(["run", str(folder / "walk.mp4"), "--out", str(folder / "run"), "--quiet"]) == 0
+    write_positions(folder)
     return folder
+
+
+def write_positions(folder: Path) -> None:
+    """A drone's photographs, and where the camera of the clip might have been."""
+    (folder / "drone").mkdir()
+    images = make_clip(2, 6, (120, 160), stride=8).image.numpy()
+    rows = []
+    for number, image in enumerate(images):
+        metres = 2.0 * number, 0.5 * number**2, 0.2 * (number % 2)
+        fix = 47 + metres[1] / 111177, 8 + metres[0] / 76056, 400 + metres[2]
+        photograph(folder / "drone" / f"shot{number}.jpg", fix, image)
+        rows.append((number / 10, *fix, *metres))
+    gps = [f"{t},{lat:.9f},{lon:.9f},{alt}\n" for t, lat, lon, alt, *_ in rows]
+    (folder / "gps.csv").write_text("".join(["time,lat,lon,alt\n", *gps]))
+    tum = [f"{t} {x} {y} {z} 0 0 0 1\n" for t, *_, x, y, z in rows]
+    (folder / "poses.tum").write_text("".join(tum))
 
 
 def ctrl_c(seconds: float) -> None:
@@ -74,7 +91,8 @@ def workplace(
     monkeypatch.setattr("ttt3r.cli.view.pause", ctrl_c)
     folder = tmp_path / "workplace"
     folder.mkdir()
-    (folder / "walk.mp4").symlink_to(kept / "walk.mp4")
+    for name in ("walk.mp4", "drone", "gps.csv", "poses.tum"):
+        (folder / name).symlink_to(kept / name)
     (folder / f"{RELEASED}.pth").write_bytes(content)
     builtin = ROOT / "src/ttt3r/weights/data/builtin.safetensors"
     (folder / "nano.safetensors").symlink_to(builtin)  # stands for what was trained

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Union, cast
 import tyro
 
 import ttt3r
+from ttt3r.cli.align import AlignCommand
 from ttt3r.cli.command import Command
 from ttt3r.cli.convert import ConvertCommand
 from ttt3r.cli.doctor import DoctorCommand
@@ -23,6 +24,7 @@ from ttt3r.cli.info import InfoCommand
 from ttt3r.cli.messages import messages, print_error
 from ttt3r.cli.models import ModelsCommand
 from ttt3r.cli.run import RunCommand
+from ttt3r.cli.scale import ScaleCommand
 from ttt3r.cli.scene import SceneCommand
 from ttt3r.cli.view import ViewCommand
 from ttt3r.errors import Ttt3rError
@@ -33,6 +35,8 @@ COMMANDS: dict[str, type[Command]] = {
     "info": InfoCommand,
     "view": ViewCommand,
     "export": ExportCommand,
+    "align": AlignCommand,
+    "scale": ScaleCommand,
     "models": ModelsCommand,
     "fetch": FetchCommand,
     "convert": ConvertCommand,

@@ -58,10 +58,14 @@ def summary(run: "Run") -> dict[str, Any]:
     """All that is known about a run, as JSON values.
 
     `duration` is the time between the first and the last frame in seconds; `trajectory_length` the
-    way of the camera through the frames that have a pose, in metres where the weights are metric;
-    both None if unknown. `segments`: see `segment_scales`.
+    way of the camera through the frames that have a pose, in metres if `scale` says so; both None
+    if unknown. `scale` says whether lengths are metres, and why. `segments`: see
+    `segment_scales`.
     """
+    from ttt3r.runs.facts import is_metric, scale_text
+
     sizes = _sizes(run.folder)
+    placement = run.placement
     return {
         "folder": str(run.folder),
         **{key: value for key, value in run.manifest.items() if key != "format"},
@@ -69,6 +73,10 @@ def summary(run: "Run") -> dict[str, Any]:
         "duration": _duration(run),
         "trajectory_length": trajectory_length(run),
         "segments": segment_scales(run),
+        "scale": {
+            "metric": is_metric(run.manifest, placement),
+            "from": scale_text(run.manifest, placement),
+        },
         "bytes": {**sizes, "total": sum(sizes.values())},
     }
 
@@ -101,7 +109,9 @@ def segment_scales(run: "Run") -> dict[str, Any]:
 
 def length_unit(run: "Run") -> str:
     """What lengths of this run are measured in."""
-    return "m" if run.manifest["model"]["metric"] else "units"
+    from ttt3r.runs.facts import is_metric
+
+    return "m" if is_metric(run.manifest, run.placement) else "units"
 
 
 def _duration(run: "Run") -> float | None:
@@ -143,10 +153,11 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if facts["duration"] is not None:
         lines.append(("duration", duration_text(facts["duration"])))
     if facts["trajectory_length"] is not None:
-        length = f"{facts['trajectory_length']:.3f} {'m' if model['metric'] else 'units'}"
+        length = f"{facts['trajectory_length']:.3f} {'m' if facts['scale']['metric'] else 'units'}"
         lines.append(("path length", length))
     if (segments := facts["segments"])["count"] > 1:
         lines.append(("segments", _segments_text(segments)))
+    lines.append(("scale", facts["scale"]["from"]))
     parts = ", ".join(f"{part} {bytes_text(size)}" for part, size in facts["bytes"].items())
     return [*lines, ("on disk", parts)]
 

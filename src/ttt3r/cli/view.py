@@ -73,6 +73,6 @@ def follow(run: "Run", viewer: "LiveViewer") -> None:
             while max(index, count) // stride > MOST_FRAMES:
                 stride *= 2
             only = None if index % stride == 0 else POSE
-            viewer.show_now(run.read(index, only))
+            viewer.show_now(run.upright().read(index, only))
         shown = max(shown, count)
         pause(PAUSE)

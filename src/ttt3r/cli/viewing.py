@@ -64,11 +64,12 @@ def opened(folder: Path, options: Options) -> "Iterator[LiveViewer]":
 
 
 def facts_in(folder: Path) -> "Facts":
-    """What the manifest of a run says now."""
+    """What the manifest and the placement of a run say now."""
     from ttt3r.runs.facts import facts_of
     from ttt3r.runs.manifest import read_manifest
+    from ttt3r.runs.placement import Placement
 
-    return facts_of(folder.resolve().name, read_manifest(folder))
+    return facts_of(folder.resolve().name, read_manifest(folder), Placement.read(folder))
 
 
 def pause(seconds: float) -> None:

@@ -27,24 +27,37 @@ from ttt3r.files import user_path
 from ttt3r.runs.reader import Run
 from ttt3r.types import Prediction
 
+
+def always(path: Path) -> bool:
+    """Of `Exporter.y_down`: whatever is written."""
+    return True
+
+
+def is_gltf(path: Path) -> bool:
+    """Of `Exporter.y_down`: of glTF, whose y is up."""
+    return path.suffix.lower() == ".glb"
+
+
 EXPORTERS: dict[str, Exporter] = {
     "tum": Exporter(write_tum, "the trajectory as text"),
     "kitti": Exporter(write_kitti, "the trajectory as matrices", suffix=".txt"),
     "euroc": Exporter(write_euroc, "the trajectory as CSV", suffix=".csv"),
     "ply": Exporter(write_ply, "a coloured point cloud"),
-    "html": Exporter(write_html, "one page to look at and to send", needs_run=True),
+    "html": Exporter(write_html, "one page to look at and to send", needs_run=True, y_down=always),
     "colmap": Exporter(
         write_colmap, "cameras, points with tracks, images", folder=True, needs_run=True
     ),
     "nerfstudio": Exporter(
         write_nerfstudio, "transforms.json, images, depth, points", folder=True, needs_run=True
     ),
-    "glb": Exporter(write_glb, "a thinned cloud with cameras"),
-    "mesh": Exporter(write_mesh, "a triangle mesh", suffix="-mesh.ply"),
+    "glb": Exporter(write_glb, "a thinned cloud with cameras", y_down=always),
+    "mesh": Exporter(write_mesh, "a triangle mesh", suffix="-mesh.ply", y_down=is_gltf),
     "depth": Exporter(write_depth, "a folder of depth maps", folder=True),
     "video": Exporter(write_video, "image, depth and confidence side by side", suffix=".mp4"),
-    "rrd": Exporter(write_rrd, "a recording for Rerun"),
-    "summary": Exporter(write_summary, "the run in one picture", needs_run=True, suffix=".png"),
+    "rrd": Exporter(write_rrd, "a recording for Rerun", y_down=always),
+    "summary": Exporter(
+        write_summary, "the run in one picture", needs_run=True, suffix=".png", y_down=always
+    ),
 }
 
 
@@ -89,8 +102,10 @@ def export(
     if exporter is None:
         raise SettingError(f"unknown format {format!r}; choose one of: {', '.join(EXPORTERS)}")
     exporter.check_names(format, options)
-    watched = _watched(predictions, format, exporter, done)
     path = user_path(path)
+    if isinstance(predictions, Run) and exporter.y_down(path):
+        predictions = predictions.upright()
+    watched = _watched(predictions, format, exporter, done)
     try:
         with target(path, format, folder=exporter.folder, overwrite=overwrite) as place:
             what = exporter.write(watched, place, **options)

@@ -6,6 +6,7 @@ import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from ttt3r.errors import SettingError
@@ -36,6 +37,8 @@ class Exporter:
         needs_run: the first argument is a `Run`, which can be gone through several times and knows
             what it was made from; other predictions are refused.
         suffix: of the file where the user gives no name; None takes the format's name.
+        y_down: whether the world must have y down, for a path to write: because the format, or who
+            reads it, has a fixed direction that is up. A run that was moved is turned for it.
     """
 
     write: Callable[..., str]
@@ -43,6 +46,7 @@ class Exporter:
     folder: bool = False
     needs_run: bool = False
     suffix: str | None = None
+    y_down: Callable[[Path], bool] = lambda path: False
 
     @cached_property
     def options(self) -> dict[str, Option]:

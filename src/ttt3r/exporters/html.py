@@ -45,7 +45,7 @@ def write_html(run: Run, path: Path, *, max_megabytes: float = 14.0) -> str:
         scene.add(prediction)
     if not placed:
         raise no_pose()
-    facts = facts_of(run.folder.resolve().name, run.manifest)
+    facts = facts_of(run.folder.resolve().name, run.manifest, run.placement)
     path.write_bytes(page(facts, scene, content=_fitted(scene, content * TEXT)))
     count = sum(len(node.levels) for node in scene.nodes().values() if isinstance(node, Points))
     return f"{count:,} points{left_out_text(scene.unplaced)}"

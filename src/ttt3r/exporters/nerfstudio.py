@@ -69,6 +69,7 @@ def write_nerfstudio(
     if math.isnan(min_confidence):
         raise SettingError("min_confidence must be a number; 0 keeps every point")
     cameras = Cameras.of(run) if camera == "shared" else Cameras.own()
+    applied = APPLIED @ run.placement.turn_upright.numpy()
     share = max(1, most_points // -(-len(run) // every))
     left_out: list[int] = []
     frames = count = 0
@@ -79,7 +80,7 @@ def write_nerfstudio(
         (path / "transforms.json").open("w", encoding="utf-8", newline="\n") as file,
         (path / "points.ply").open("wb") as cloud,
     ):
-        file.write(_head())
+        file.write(_head(applied))
         cloud.write(header(0))
         for prediction in placed_frames(run, every, left_out):
             intrinsics, pixels = cameras.intrinsics(prediction), found.pixels(prediction)
@@ -89,10 +90,10 @@ def write_nerfstudio(
             entry = {
                 "file_path": f"images/{found.save(prediction, path / 'images')}",
                 "depth_file_path": depth_name,
-                **_camera(prediction, intrinsics, pixels),
+                **_camera(prediction, intrinsics, pixels, applied),
             }
             file.write(("," if frames else "") + "\n    " + json.dumps(entry, allow_nan=False))
-            count += _add_points(cloud, prediction, intrinsics, usable, share)
+            count += _add_points(cloud, prediction, intrinsics, usable, share, applied)
             frames += 1
         file.write("\n  ]\n}\n")
         cloud.seek(0)
@@ -102,11 +103,11 @@ def write_nerfstudio(
     return f"{frames:,} images, {count:,} points{left_out_text(len(left_out))}"
 
 
-def _head() -> str:
+def _head(applied: Float[np.ndarray, "4 4"]) -> str:
     """The beginning of transforms.json, up to its frames."""
     shared = {
         "camera_model": "OPENCV",
-        "applied_transform": APPLIED[:3].tolist(),
+        "applied_transform": applied[:3].tolist(),
         "depth_unit_scale_factor": UNIT,
         "ply_file_path": "points.ply",
     }
@@ -115,7 +116,10 @@ def _head() -> str:
 
 
 def _camera(
-    prediction: Prediction, intrinsics: Float[np.ndarray, "3 3"], pixels: OriginalPixels
+    prediction: Prediction,
+    intrinsics: Float[np.ndarray, "3 3"],
+    pixels: OriginalPixels,
+    applied: Float[np.ndarray, "4 4"],
 ) -> dict[str, Any]:
     """Intrinsics and pose of one frame, as nerfstudio names them."""
     assert prediction.world_from_camera is not None
@@ -128,7 +132,7 @@ def _camera(
         "fl_y": _exact(matrix[1, 1]),
         "cx": _exact(matrix[0, 2] + 0.5),
         "cy": _exact(matrix[1, 2] + 0.5),
-        "transform_matrix": (APPLIED @ pose @ OPENGL).tolist(),
+        "transform_matrix": (applied @ pose @ OPENGL).tolist(),
     }
 
 
@@ -178,6 +182,7 @@ def _add_points(
     intrinsics: Float[np.ndarray, "3 3"],
     usable: Bool[np.ndarray, "height width"],
     most: int,
+    applied: Float[np.ndarray, "4 4"],
 ) -> int:
     """Write some of a frame's points, drawn at random but the same each time; return how many."""
     at = np.flatnonzero(usable)
@@ -189,7 +194,7 @@ def _add_points(
     depth = points.numpy()[y, x, 2].astype(np.float64)
     rays = np.column_stack([x, y, np.ones(len(x))]) @ np.linalg.inv(intrinsics).T
     assert prediction.world_from_camera is not None
-    pose = APPLIED @ prediction.world_from_camera.double().numpy()
+    pose = applied @ prediction.world_from_camera.double().numpy()
     file.write(_vertices(prediction, (y, x), rays * depth[:, None], pose, confidence.numpy()))
     return len(y)
 

@@ -25,5 +25,6 @@ def write_summary(run: Run, path: Path) -> str:
     samples = Samples(len(run))
     for prediction in run.stored():
         samples.add(prediction)
-    save(draw_summary(samples, facts_of(run.folder.resolve().name, run.manifest)), path)
+    facts = facts_of(run.folder.resolve().name, run.manifest, run.placement)
+    save(draw_summary(samples, facts), path)
     return f"{samples.count:,} frames in one picture"

@@ -34,6 +34,7 @@ class Placement:
         world_text: how the run was moved as a whole, for people; "" if it was not.
         metric: whether the run's lengths are metres because of `world`; None if `world` says
             nothing about lengths, and the weights decide.
+        up: unit vector that points up in the moved world; None: what was up for the first camera.
     """
 
     segments: tuple[Float[Tensor, "4 4"], ...] = ()
@@ -41,6 +42,7 @@ class Placement:
     world: Float[Tensor, "4 4"] | None = None
     world_text: str = ""
     metric: bool | None = None
+    up: tuple[float, float, float] | None = None
 
     def of(self, segment: int) -> Float[Tensor, "4 4"] | None:
         """Return the similarity that moves a segment; None if it stays."""
@@ -75,6 +77,26 @@ class Placement:
             return pose
         return se3.place_camera(similarity.to(pose.device), pose.double()).to(pose.dtype)
 
+    @property
+    def turn_upright(self) -> Float[Tensor, "4 4"]:
+        """The shortest turn of the moved world after which y points down, as in the run's own.
+
+        Programs that show a run, and formats with a fixed up, count on that.
+        """
+        if self.world is None:
+            return torch.eye(4, dtype=torch.float64)
+        if self.up is None:
+            down = self.world[:3, 1] / se3.similarity_scale(self.world)
+        else:
+            down = -torch.tensor(self.up, dtype=torch.float64)
+        return se3.assemble(_shortest_turn(down), torch.zeros(3).double())
+
+    def upright(self) -> "Placement":
+        """Return the placement after `turn_upright`."""
+        if self.world is None:
+            return self
+        return replace(self, world=self.turn_upright @ self.world, up=(0.0, -1.0, 0.0))
+
     @classmethod
     def read(cls, folder: Path) -> "Placement":
         """Read the placement of the run in `folder`; one that moves nothing if there is none.
@@ -95,12 +117,14 @@ class Placement:
             world, metric = said["world"], said["metric"]
             if metric not in (None, True, False):
                 raise ValueError(f"metric is {metric!r}")
+            up = said.get("up")
             return cls(
                 tuple(_similarity(matrix) for matrix in said["segments"]),
                 str(said["segments_text"]),
                 None if world is None else _similarity(world),
                 str(said["world_text"]),
                 metric,
+                None if up is None else _direction(up),
             )
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise _damaged(path, error) from error
@@ -118,6 +142,7 @@ class Placement:
             "world": None if self.world is None else self.world.tolist(),
             "world_text": self.world_text,
             "metric": self.metric,
+            "up": self.up,
         }
         text = to_json(said, indent=2) + "\n"
         write_atomically(folder / PLACEMENT, lambda path: write_text(path, text), sync=True)
@@ -139,6 +164,32 @@ def _similarity(matrix: Any) -> Float[Tensor, "4 4"]:
     if not right or float(rotation.det()) < 0 or similarity[3].tolist() != [0, 0, 0, 1]:
         raise ValueError("a matrix is not a rotation, a scale and a shift")
     return similarity
+
+
+def _direction(numbers: Any) -> tuple[float, float, float]:
+    """Read a unit vector.
+
+    Raises:
+        ValueError: if it is not one.
+    """
+    x, y, z = map(float, numbers)
+    if not abs(x * x + y * y + z * z - 1) < 1e-5:
+        raise ValueError("up is not a unit vector")
+    return x, y, z
+
+
+def _shortest_turn(down: Float[Tensor, "3"]) -> Float[Tensor, "3 3"]:
+    """The rotation by the smallest angle that brings a unit vector to the y axis.
+
+    I + [v]× + [v]×² / (1 + c), where v is the vector product of both and c their scalar product.
+    """
+    c = float(down[1])
+    if c < -1 + 1e-12:  # half a turn, about x for want of a shortest way
+        return torch.diag(torch.tensor([1.0, -1.0, -1.0])).double()
+    x, _, z = (float(number) for number in down)
+    rows = [[0.0, -x, 0.0], [x, 0.0, z], [0.0, -z, 0.0]]
+    cross = torch.tensor(rows, dtype=torch.float64)
+    return torch.eye(3).double() + cross + cross @ cross / (1 + c)
 
 
 def _damaged(path: Path, reason: object) -> RunError:

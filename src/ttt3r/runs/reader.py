@@ -13,6 +13,7 @@
 The formats are described in ``docs/run-folder.md``.
 """
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -136,6 +137,12 @@ class Run:
             if self.placement.of(prediction.segment) is not None:
                 prediction = prediction.map(Tensor.float)
             yield self.placement.move(prediction)
+
+    def upright(self) -> "Run":
+        """The same run in a world whose y points down; see `Placement.upright`."""
+        turned = copy.copy(self)
+        turned.placement = self.placement.upright()
+        return turned
 
     def stamp(self, index: int) -> float:
         """Read the time of the frame at `index` in seconds.

@@ -75,7 +75,8 @@ def write_summary(run: Run, path: Path) -> None:
     """
     if len(run) == 0:
         raise RunError("the run holds no frames yet, so there is nothing to draw")
-    picture = draw_summary(read_samples(run), facts_of(run.folder.resolve().name, run.manifest))
+    facts = facts_of(run.folder.resolve().name, run.manifest, run.placement)
+    picture = draw_summary(read_samples(run.upright()), facts)
     write_atomically(path, lambda file: save(picture, file))
 
 

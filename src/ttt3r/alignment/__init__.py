@@ -1,0 +1,1 @@
+"""A finished run brought to metres: by known positions, GPS, or a known distance."""
