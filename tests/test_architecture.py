@@ -41,7 +41,6 @@ MAY_IMPORT: dict[str, set[str]] = {
         "trace",
     },
     "alignment": {"geometry", "runs", "sources"},
-    "stream": {"runs", "models.base", "models.adapters", "weights", "rules", "sources", "geometry"},
     "drawing": set(),
     "viewer": {"drawing", "geometry", "runs"},
     "summary": {"drawing", "geometry", "runs"},

@@ -235,7 +235,7 @@ def test_frames_without_a_place_are_not_matched(tmp_path: Path, ttt3r: Ttt3r) ->
     frames = list(walk(6, 16, 12))
     frames[2] = replace(frames[2], world_from_camera=torch.full((4, 4), float("nan")))
     make_run(tmp_path / "run", frames)
-    Path("poses.tum").write_text("".join(f"{k / 10} {k} {k * k} 0\n" for k in range(6)))
+    Path("poses.tum").write_text("".join(f"{k / 10} {k} {3 * (k % 2)} {k % 3}\n" for k in range(6)))
     assert "5 of 5 frames matched" in ttt3r("align", "run", "poses.tum").out
 
 

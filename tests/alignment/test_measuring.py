@@ -117,7 +117,7 @@ def test_nothing_is_known_there(tmp_path: Path, ttt3r: Ttt3r) -> None:  # noqa: 
 
 
 def test_an_aligned_run_is_not_scaled(run: Path, ttt3r: Ttt3r) -> None:  # noqa: F811
-    Path("poses.tum").write_text("".join(f"{k / 10} {k} {k * k} 0\n" for k in range(6)))
+    Path("poses.tum").write_text("".join(f"{k / 10} {k} {3 * (k % 2)} {k % 3}\n" for k in range(6)))
     assert ttt3r("align", run, "poses.tum").status == 0
     result = ttt3r("scale", run, "2")
     assert result.status == 2 and "is aligned to poses.tum, which says its lengths" in result.err

@@ -50,13 +50,14 @@ class Fit:
 def fit_similarity(source: Float[Tensor, "n 3"], target: Float[Tensor, "n 3"]) -> Fit:
     """Fit a similarity by least squares to those pairs that agree.
 
-    Least median of squares: of similarities through three pairs each, the one with the least median
-    residual is taken, so up to half of the pairs may be wrong (Rousseeuw, "Least median of squares
-    regression", J. Am. Stat. Assoc. 79, 1984). Their spread follows from that median, with the
-    factor 1 + 5/(n − 3) for few pairs (Rousseeuw and Leroy, "Robust regression and outlier
-    detection", 1987, chapter 5). Pairs within the 97.5 % that normal errors of this spread would
-    reach are fitted by `align_points` (Umeyama), again until they stay the same. Triples are drawn
-    with a fixed seed: the same positions give the same similarity.
+    Least median of squares (Rousseeuw, "Least median of squares regression", J. Am. Stat. Assoc.
+    79, 1984): of similarities through three pairs each, the one with the least median residual is
+    taken. For few pairs the median is the residual of rank n // 2 + 2, because three are exact by
+    themselves; so all pairs but n // 2 + 2 may be wrong. The spread of the errors follows from it,
+    with the factor 1 + 5/(n − 3) (Rousseeuw and Leroy, "Robust regression and outlier detection",
+    1987, chapters 3 and 5). Pairs within the 97.5 % that normal errors of this spread would reach
+    are fitted by `align_points` (Umeyama), again until they stay the same. Triples are drawn with a
+    fixed seed: the same positions give the same similarity.
 
     Args:
         source: positions [n, 3], float64.
@@ -80,7 +81,7 @@ def fit_similarity(source: Float[Tensor, "n 3"], target: Float[Tensor, "n 3"]) -
     triples = _triples(source, target, extents)
     tried = align_points(source[triples], target[triples], None, with_scale=True)
     squares = (se3.apply(tried, source.expand(len(tried), -1, -1)) - target).square().sum(-1)
-    best = tried[int(squares.median(dim=1).values.argmin())]
+    best = tried[int(_median(squares).argmin())]
     used = torch.zeros(len(source), dtype=torch.bool)
     for _ in range(ROUNDS):
         residuals = (se3.apply(best, source) - target).norm(dim=1)
@@ -112,10 +113,16 @@ def _triples(source: Tensor, target: Tensor, extents: list[float]) -> Tensor:
     return triples[wide]
 
 
+def _median(values: Float[Tensor, "*rows n"]) -> Float[Tensor, "*rows"]:
+    """The value of rank n // 2 + 2; see `fit_similarity`."""
+    count = values.shape[-1]
+    return values.kthvalue(min(count, count // 2 + 2), dim=-1).values
+
+
 def _limit(residuals: Tensor, extent: float) -> float:
     """The largest residual of a pair that agrees."""
     few = 1 + 5 / max(len(residuals) - 3, 1)
-    spread = few * float(residuals.median()) / math.sqrt(MEDIAN_3)
+    spread = few * float(_median(residuals)) / math.sqrt(MEDIAN_3)
     return max(spread * math.sqrt(MOST_3), EXACT * extent)
 
 
