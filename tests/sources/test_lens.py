@@ -144,14 +144,14 @@ def test_points_lie_on_the_known_rays() -> None:
     shown = read_image(Frame(np.zeros((6, 8, 3), np.uint8), intrinsics=matrix), 0)
     similarity = torch.diag(torch.tensor([3.0, 3.0, 3.0, 1.0], dtype=torch.float64))
     said = Reading(points=points, confidence=torch.ones(1, 6, 8))
-    got = place(said, shown, 0, frozenset({"points"}), 1, similarity)
+    got = place(said, shown, 0, frozenset({"points"}), 1, similarity, None)
     assert got.points is not None and got.intrinsics is not None
     torch.testing.assert_close(got.points[..., 2], 3 * points[0, ..., 2])
     torch.testing.assert_close(got.intrinsics, torch.from_numpy(matrix).float())
     pixels = project(got.points, got.intrinsics)
     torch.testing.assert_close(pixels, pixel_grid((6, 8), pixels), rtol=0, atol=1e-5)
     unknown = replace(shown, frame=replace(shown.frame, intrinsics=None))
-    free = place(said, unknown, 0, frozenset({"points"}), 1, similarity)
+    free = place(said, unknown, 0, frozenset({"points"}), 1, similarity, None)
     assert free.points is not None and torch.equal(free.points, 3 * points[0])
 
 
