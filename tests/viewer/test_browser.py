@@ -49,7 +49,7 @@ class Tab:
     def __init__(self, browser: Any, url: str) -> None:
         self.errors: list[str] = []
         self.requests: list[str] = []
-        self.page = browser.new_page(viewport={"width": 900, "height": 620})
+        self.page = browser.new_page(viewport={"width": 720, "height": 480})
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("console", lambda text: self._heard(text))
         self.page.on("request", lambda request: self.requests.append(request.url))
@@ -68,9 +68,9 @@ class Tab:
             self.errors.append(text.text)
 
     def settled(self) -> None:
-        self.page.wait_for_timeout(50)
+        self.page.wait_for_timeout(20)
         self.until("!ttt3r.dirty")
-        self.page.wait_for_timeout(50)
+        self.page.wait_for_timeout(20)
 
     def pixels(self) -> np.ndarray:
         self.settled()
@@ -145,9 +145,9 @@ def test_follow_turn_and_come_back(offline: Tab):
     followed = offline.pixels()
     assert np.abs(followed - before).mean() > 5
     # The view is that of the input image; its lower middle is the red block.
-    assert (
-        like(followed[200:500, 100:400], RED) + like(followed[200:500, 100:400], (171, 55, 52)) > 0
-    )
+    height, width = followed.shape[:2]
+    middle = followed[height // 3 :, width // 6 : 2 * width // 3]
+    assert like(middle, RED) + like(middle, (171, 55, 52)) > 0
     box = offline.page.locator("#view").bounding_box()
     offline.page.mouse.move(box["x"] + 200, box["y"] + 200)
     offline.page.mouse.down()
@@ -197,14 +197,14 @@ def test_live(browser: Any):
                 time.sleep(0.02)
             tab.until(f"ttt3r.frames === {end}")
             shares.append(tab.drawn())
-        assert shares[0] < 0.01 < shares[1] < shares[2]
+        assert shares[0] < 0.02 < shares[1] < shares[2]  # before: a line of text
         for name in ("image", "depth", "confidence", "gate"):
             script = f"document.getElementById('{name}').naturalWidth > 0"
             tab.until(script)
         tab.set("time", 3)
         tab.until("document.getElementById('caption').textContent.endsWith('frame 3')")
         tab.page.locator("#pause").click()
-        tab.page.wait_for_timeout(1500)
+        tab.page.wait_for_timeout(1100)
         version = tab.page.evaluate("ttt3r.version")
         viewer.tell(Facts("walk", status="complete"))
         tab.page.wait_for_timeout(600)

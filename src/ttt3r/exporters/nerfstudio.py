@@ -7,10 +7,10 @@ right, y up, z backward), and pixel centres are at half integers.
 import json
 import math
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int64
 from PIL import Image as PillowImage
 
 from ttt3r.errors import SettingError
@@ -27,6 +27,7 @@ APPLIED = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 UNIT = 0.001  # of depth, in units of the run; nerfstudio's default
 MOST = 65535
+Map = Float[np.ndarray, "height width"]
 
 
 def write_nerfstudio(
@@ -84,16 +85,19 @@ def write_nerfstudio(
         cloud.write(header(0))
         for prediction in placed_frames(run, every, left_out):
             intrinsics, pixels = cameras.intrinsics(prediction), found.pixels(prediction)
-            usable = _usable(prediction, min_confidence)
+            depth, confidence = _maps(prediction)
+            usable = _usable(depth, confidence, min_confidence)
             depth_name = f"depth/{prediction.index:06d}.png"
-            _write_depth(path / depth_name, prediction, usable, pixels)
+            _write_depth(path / depth_name, np.where(usable, depth, 0), pixels)
             entry = {
                 "file_path": f"images/{found.save(prediction, path / 'images')}",
                 "depth_file_path": depth_name,
                 **_camera(prediction, intrinsics, pixels, applied),
             }
             file.write(("," if frames else "") + "\n    " + json.dumps(entry, allow_nan=False))
-            count += _add_points(cloud, prediction, intrinsics, usable, share, applied)
+            at = _some(usable, share, prediction.index)
+            cloud.write(_vertices(prediction, at, intrinsics, depth, confidence, applied))
+            count += len(at)
             frames += 1
         file.write("\n  ]\n}\n")
         cloud.seek(0)
@@ -141,30 +145,27 @@ def _exact(number: float) -> float:
     return float(f"{number:.12g}")
 
 
-def _usable(prediction: Prediction, min_confidence: float) -> Bool[np.ndarray, "height width"]:
-    """Where depth is sure enough, and fits into 16 bits."""
+def _maps(prediction: Prediction) -> tuple[Map, Map]:
+    """Depth and confidence, float32."""
     points, confidence = points_of(prediction)
-    depth = points[..., 2].float()
+    return points[..., 2].float().numpy(), confidence.float().numpy()
+
+
+def _usable(depth: Map, confidence: Map, min_confidence: float) -> Bool[np.ndarray, "height width"]:
+    """Where depth is sure enough, and fits into 16 bits."""
     fits = (depth > UNIT / 2) & (depth < UNIT * (MOST + 0.5))
-    return (fits & (confidence > min_confidence) & confidence.isfinite()).numpy()
+    return fits & (confidence > min_confidence) & np.isfinite(confidence)
 
 
-def _write_depth(
-    path: Path,
-    prediction: Prediction,
-    usable: Bool[np.ndarray, "height width"],
-    pixels: OriginalPixels,
-) -> None:
-    depth = points_of(prediction)[0][..., 2].double().numpy()
-    stored = np.where(usable, np.rint(depth / UNIT), 0).astype(np.uint16)
+def _write_depth(path: Path, depth: Map, pixels: OriginalPixels) -> None:
+    stored = np.rint(depth * np.float32(1 / UNIT)).astype(np.uint16)
     PillowImage.fromarray(_reduced(pixels).spread(stored)).save(path, compress_level=1)
 
 
 def _reduced(pixels: OriginalPixels) -> OriginalPixels:
     """The whole original image in pixels of about the size of processed ones, if these are larger.
 
-    A depth map as large as a photograph of 12 megapixels takes most of a second to write, and
-    repeats each of its numbers.
+    A depth map as large as a photograph would repeat each of its numbers, and take long to write.
     """
     steps = np.linalg.norm(pixels.original_from_processed[:2, :2], axis=1)
     width, height = (
@@ -176,42 +177,38 @@ def _reduced(pixels: OriginalPixels) -> OriginalPixels:
     return OriginalPixels((width, height), scale @ pixels.original_from_processed, pixels.turns)
 
 
-def _add_points(
-    file: BinaryIO,
-    prediction: Prediction,
-    intrinsics: Float[np.ndarray, "3 3"],
-    usable: Bool[np.ndarray, "height width"],
-    most: int,
-    applied: Float[np.ndarray, "4 4"],
-) -> int:
-    """Write some of a frame's points, drawn at random but the same each time; return how many."""
+def _some(
+    usable: Bool[np.ndarray, "height width"], most: int, seed: int
+) -> Int64[np.ndarray, " n"]:
+    """Index of some of the pixels, one drawn from each stretch of them; the same each time."""
     at = np.flatnonzero(usable)
-    if len(at) > most:
-        chosen = np.random.default_rng(prediction.index).choice(len(at), most, replace=False)
-        at = at[chosen]
-    y, x = np.divmod(at, usable.shape[1])
-    points, confidence = points_of(prediction)
-    depth = points.numpy()[y, x, 2].astype(np.float64)
-    rays = np.column_stack([x, y, np.ones(len(x))]) @ np.linalg.inv(intrinsics).T
-    assert prediction.world_from_camera is not None
-    pose = applied @ prediction.world_from_camera.double().numpy()
-    file.write(_vertices(prediction, (y, x), rays * depth[:, None], pose, confidence.numpy()))
-    return len(y)
+    if len(at) <= most:
+        return at
+    edges = np.arange(most + 1) * len(at) // most
+    within = np.random.default_rng(seed).random(most) * np.diff(edges)
+    return at[edges[:-1] + within.astype(np.int64)]
 
 
 def _vertices(
     prediction: Prediction,
-    places: tuple[Shaped[np.ndarray, " n"], Shaped[np.ndarray, " n"]],
-    camera: Float[np.ndarray, "n 3"],
-    pose: Float[np.ndarray, "4 4"],
-    confidence: Float[np.ndarray, "height width"],
+    at: Int64[np.ndarray, " n"],
+    intrinsics: Float[np.ndarray, "3 3"],
+    depth: Map,
+    confidence: Map,
+    applied: Float[np.ndarray, "4 4"],
 ) -> bytes:
-    rows = np.empty(len(camera), VERTEX)
-    world = camera @ pose[:3, :3].T + pose[:3, 3]
-    for column, axis in enumerate("xyz"):
-        rows[axis] = world[:, column]
-    for column, colour in enumerate(("red", "green", "blue")):
-        image = prediction.image
-        rows[colour] = GREY if image is None else image.numpy()[(*places, column)]
-    rows["confidence"] = confidence[places]
+    """The points of some pixels, by their index, as the rows of a PLY file."""
+    y, x = np.divmod(at, depth.shape[1])
+    rays = np.linalg.inv(intrinsics) @ np.stack([x, y, np.ones_like(x)])
+    assert prediction.world_from_camera is not None
+    pose = applied @ prediction.world_from_camera.double().numpy()
+    world = pose[:3, :3] @ (rays * depth.ravel()[at]) + pose[:3, 3:]
+    rows = np.empty(len(at), VERTEX)
+    for row, axis in zip(world, "xyz", strict=True):
+        rows[axis] = row
+    image = prediction.image
+    colours = None if image is None else image.numpy()[y, x]
+    for column, name in enumerate(("red", "green", "blue")):
+        rows[name] = GREY if colours is None else colours[:, column]
+    rows["confidence"] = confidence.ravel()[at]
     return rows.tobytes()

@@ -85,11 +85,9 @@ class OriginalPixels:
         rows = processed[1, 0] * x if odd else processed[1, 1] * y
         columns = np.floor(columns + processed[0, 2] + 0.5).astype(np.int64)
         rows = np.floor(rows + processed[1, 2] + 0.5).astype(np.int64)
-        inside = np.outer(
-            (rows >= 0) & (rows < values.shape[0]), (columns >= 0) & (columns < values.shape[1])
-        )
-        rows, columns = rows.clip(0, values.shape[0] - 1), columns.clip(0, values.shape[1] - 1)
-        found = np.where(inside, values[rows[:, None], columns], values.dtype.type(outside))
+        found = values.take(rows, axis=0, mode="clip").take(columns, axis=1, mode="clip")
+        found[(rows < 0) | (rows >= values.shape[0])] = outside
+        found[:, (columns < 0) | (columns >= values.shape[1])] = outside
         return np.ascontiguousarray(found.T if odd else found)
 
 
