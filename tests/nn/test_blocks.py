@@ -1,59 +1,31 @@
 """Building blocks that no published network has, and so no golden checks."""
 
+import math
+
 import torch
-import torch.nn.functional as F
 
-from ttt3r.nn.blocks import MapRefiner
+from ttt3r.nn.blocks import smoothed
 
 
-def random_refiner() -> MapRefiner:
-    """One with nothing at zero."""
+def test_smoothing_against_its_sum_written_out() -> None:
+    """Each value is the weighted mean of its surroundings, the border repeated outwards."""
     torch.manual_seed(0)
-    refiner = MapRefiner(dim=12, channels=4, patch=8, width=6)
-    for parameter in refiner.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return refiner
+    raw, sigma = torch.randn(1, 2, 5, 7, dtype=torch.float64), 2
+    reach = range(-6, 7)  # three sigma
+    mass = sum(math.exp(-(k**2) / (2 * sigma**2)) for k in reach)
+    expected = torch.zeros_like(raw)
+    for row in range(5):
+        for column in range(7):
+            for down in reach:
+                for right in reach:
+                    weight = math.exp(-(down**2 + right**2) / (2 * sigma**2)) / mass**2
+                    at = min(max(row + down, 0), 4), min(max(column + right, 0), 6)
+                    expected[..., row, column] += weight * raw[..., at[0], at[1]]
+    torch.testing.assert_close(smoothed(raw, sigma), expected)
 
 
-def test_a_new_refiner_changes_nothing() -> None:
-    refiner = MapRefiner(dim=12, channels=4, patch=8, width=6)
-    raw, tokens = torch.randn(2, 4, 16, 24), torch.randn(2, 6, 12)
-    assert torch.equal(refiner(raw, tokens, (2, 3)), raw)
-
-
-def test_what_a_refiner_computes() -> None:
-    """Against the same arithmetic with plain convolutions on cells gathered one by one."""
-    refiner = random_refiner().double()
-    raw = torch.randn(1, 4, 16, 24, dtype=torch.float64)
-    tokens = torch.randn(1, 6, 12, dtype=torch.float64)
-    cells = torch.empty(1, 64, 4, 6, dtype=torch.float64)
-    for channel in range(4):
-        for row in range(4):
-            for column in range(4):
-                cells[:, channel * 16 + row * 4 + column] = raw[:, channel, row::4, column::4]
-    weights = refiner.state_dict()
-
-    def convolve(x: torch.Tensor, name: str) -> torch.Tensor:
-        return F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=1)
-
-    token_map = (tokens @ weights["tokens.weight"].T + weights["tokens.bias"]).mT.view(1, 6, 2, 3)
-    x = convolve(cells, "enter") + F.interpolate(token_map, size=(4, 6), mode="bilinear")
-    x = x + convolve(F.gelu(convolve(F.gelu(x), "block.conv1")), "block.conv2")
-    x = convolve(F.gelu(x), "leave")
-    expected = raw.clone()
-    for channel in range(4):
-        for row in range(4):
-            for column in range(4):
-                expected[:, channel, row::4, column::4] += x[:, channel * 16 + row * 4 + column]
-    torch.testing.assert_close(refiner(raw, tokens, (2, 3)), expected)
-
-
-def test_a_refiner_joins_neighbouring_patches() -> None:
-    """What one patch says reaches the pixels around it, four cells far and no further."""
-    refiner = random_refiner()
-    raw, tokens = torch.randn(1, 4, 8, 48), torch.randn(1, 6, 12)
-    raw.requires_grad_()
-    refined = refiner(raw, tokens, (1, 6))
-    (gradient,) = torch.autograd.grad(refined[..., 8:16].sum(), raw)
-    reached = gradient.abs().sum((0, 1, 2)) > 0
-    assert reached[:32].all() and not reached[32:].any()
+def test_what_smoothing_leaves_alone() -> None:
+    raw = torch.randn(2, 3, 8, 8)
+    assert smoothed(raw, 0) is raw
+    level = torch.full((1, 4, 8, 8), 2.5)
+    torch.testing.assert_close(smoothed(level, 4), level)

@@ -9,7 +9,7 @@ from ttt3r.training.recipe import load_recipe, recipe_from_text
 from ttt3r.weights.network import expected_shapes
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu", "more", "refine"])
+@pytest.mark.parametrize("name", ["cpu", "gpu", "more"])
 def test_recipes_that_ship_are_small_and_complete(name: str) -> None:
     recipe = load_recipe(name)
     shapes = expected_shapes(recipe.network)
@@ -21,12 +21,12 @@ def test_recipes_that_ship_are_small_and_complete(name: str) -> None:
         count += size
     assert count < 15e6  # 30 MB in float16
     assert all(side % recipe.network.patch_size == 0 for side in recipe.size)
-    assert recipe.stages[-1].frames == (6 if name == "refine" else 10)
-    assert (recipe.start == "builtin") == (name in ("more", "refine"))
+    assert recipe.stages[-1].frames == 10
+    assert (recipe.start == "builtin") == (name == "more")
 
 
 def test_all_recipes_train_the_same_network() -> None:
-    networks = [load_recipe(name).network for name in ("cpu", "gpu", "more", "refine")]
+    networks = [load_recipe(name).network for name in ("cpu", "gpu", "more")]
     assert all(network == networks[0] for network in networks)
 
 

@@ -16,8 +16,8 @@ MAY_BE_ZERO = frozenset(
         "content_channels",
         "levels",
         "ray_encoder_depth",
-        "refiner_width",
         "registers",
+        "smoothing",
         "state_width",
         "stem_blocks",
     }

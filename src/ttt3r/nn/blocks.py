@@ -5,9 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ttt3r.nn import backend
 from ttt3r.nn.attention import CrossAttention, Mix, Probe, SelfAttention
-from ttt3r.nn.layers import Conv2d, ConvBlock, LayerNorm, Linear, Mlp
+from ttt3r.nn.layers import LayerNorm, Linear, Mlp
 from ttt3r.nn.rope import Positions
 
 # The hidden layer of an MLP is by far the widest thing in a block, so that a long sequence passes
@@ -173,44 +172,19 @@ class LinearHead(Mlp):
         return F.pixel_shuffle(pixels, self.patch)
 
 
-class MapRefiner(nn.Module):
-    """Convolutions over a raw map, so that the patches it was made of fit each other.
-
-    They run on cells of `CELL` x `CELL` pixels, see the tokens as well, and add to the map. The
-    last one starts at zero: a new refiner changes nothing.
+def smoothed(map: Float[Tensor, "batch channels height width"], sigma: int) -> Tensor:
+    """Convolve a map with a Gaussian, cut off at three sigma; the border is repeated outwards.
 
     Args:
-        dim: channels of a token.
-        channels: of the map.
-        patch: side of a patch in pixels, a multiple of `CELL`.
-        width: channels of the convolutions.
+        map: of any size.
+        sigma: standard deviation in whole pixels; 0 changes nothing.
     """
-
-    CELL = 4
-
-    def __init__(self, dim: int, channels: int, patch: int, width: int) -> None:
-        super().__init__()
-        cells = channels * self.CELL**2
-        self.cells_per_patch = patch // self.CELL
-        self.tokens = Linear(dim, width)
-        self.enter = Conv2d(cells, width, kernel_size=3, padding=1)
-        self.block = ConvBlock(width)
-        self.leave = Conv2d(width, cells, kernel_size=3, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)  # pyright: ignore[reportArgumentType]
-
-    @backend.exact_float32()
-    def forward(
-        self,
-        raw: Float[Tensor, "batch channels height width"],
-        tokens: Float[Tensor, "batch patches dim"],
-        grid: tuple[int, int],
-    ) -> Float[Tensor, "batch channels height width"]:
-        """Return the refined map."""
-        coarse = self.tokens(tokens).transpose(1, 2).unflatten(2, grid)
-        seen = F.interpolate(
-            coarse, scale_factor=float(self.cells_per_patch), mode="bilinear", align_corners=False
-        )
-        cells = self.enter(F.pixel_unshuffle(raw, self.CELL)) + seen
-        correction = self.leave(F.gelu(self.block(cells)))
-        return raw + F.pixel_shuffle(correction, self.CELL)
+    if sigma == 0:
+        return map
+    radius = 3 * sigma
+    steps = torch.arange(-radius, radius + 1, device=map.device, dtype=map.dtype)
+    weights = torch.exp(-steps.square() / (2 * sigma**2))
+    weights = (weights / weights.sum()).expand(map.shape[1], 1, 1, -1)
+    padded = F.pad(map, (radius,) * 4, mode="replicate")
+    along_rows = F.conv2d(padded, weights, groups=map.shape[1])
+    return F.conv2d(along_rows, weights.mT, groups=map.shape[1])

@@ -103,7 +103,7 @@ class Train:
     """Train by a recipe; a folder that holds a checkpoint goes on where it stopped."""
 
     recipe: RecipeName
-    """"cpu", "more", "refine", "gpu", or a TOML file."""
+    """"cpu", "more", "gpu", or a TOML file."""
     folder: Path
     """Receives checkpoint.safetensors, log.jsonl and validation.jsonl."""
     clips: Path | None = None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ttt3r.models.cut3r.network import Cut3r
 from ttt3r.models.cut3r.state import state_positions
 from ttt3r.nn.attention import CrossAttention
-from ttt3r.nn.blocks import DecoderBlock, LinearHead, MapRefiner, ModulatedNorm, PoseHead
+from ttt3r.nn.blocks import DecoderBlock, LinearHead, ModulatedNorm, PoseHead
 from ttt3r.nn.layers import ConvBlock
 from ttt3r.nn.rope import grid_positions, rotary
 
@@ -60,8 +60,6 @@ def _random_values(model: Cut3r, generator: torch.Generator) -> None:
             module.conv2.weight.mul_(0.1)
         elif isinstance(module, ModulatedNorm):
             nn.init.zeros_(module.mlp[1].weight)  # pyright: ignore[reportArgumentType]
-        elif isinstance(module, MapRefiner):
-            nn.init.zeros_(module.leave.weight)
 
 
 def _moderate_heads(model: Cut3r) -> None:

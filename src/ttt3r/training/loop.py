@@ -49,7 +49,7 @@ class Progress:
 def starting_network(recipe: Recipe) -> Cut3r:
     """A float32 network with the weights that a recipe begins with.
 
-    Weights to go on from may lack the refiner, which changes nothing at first.
+    Weights to go on from may be those of a network that smooths its maps more or less.
 
     Raises:
         InputError: if the weights to go on from are those of another network.
@@ -59,10 +59,12 @@ def starting_network(recipe: Recipe) -> Cut3r:
     initialise(model, recipe.seed)
     if recipe.start:
         other = load(recipe.start, device="cpu", precision="float32")
-        bare = replace(recipe.network, refiner_width=0)
-        if not isinstance(other, Cut3r) or other.config not in (recipe.network, bare):
+        alike = isinstance(other, Cut3r) and recipe.network == replace(
+            other.config, smoothing=recipe.network.smoothing
+        )
+        if not alike:
             raise InputError(f"the weights {recipe.start} are of another network than the recipe's")
-        model.load_state_dict(model.state_dict() | other.state_dict())
+        model.load_state_dict(other.state_dict())
     return model
 
 
@@ -77,7 +79,7 @@ class Trainer:
         device: where to train.
 
     Raises:
-        InputError: if the recipe trains no weight, or a checkpoint is of another network.
+        InputError: if a checkpoint there is damaged or of another network.
     """
 
     def __init__(
@@ -94,12 +96,7 @@ class Trainer:
         self.model = starting_network(recipe).to(device)
         self.weights = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.average = {name: p.clone() for name, p in self.weights.items()}
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(recipe.only in name)
-        self.trained = {n: w for n, w in self.weights.items() if recipe.only in n}
-        if not self.trained:
-            raise InputError(f"no weight of the network has {recipe.only!r} in its name")
-        self.optimiser = Optimiser(recipe, self.trained, self.team)
+        self.optimiser = Optimiser(recipe, self.weights, self.team)
         on_cpu = torch.device(device).type == "cpu"
         halves = not on_cpu or backend.bfloat16_outruns_float32()
         if recipe.precision == "bfloat16" or (recipe.precision == "auto" and halves):
@@ -197,7 +194,7 @@ class Trainer:
         offset = (int(random.integers(2)), int(random.integers(2)))
         errors = clip_errors(self.model, batch, rule, offset)
         loss = torch.stack(list(errors.weighted(self.recipe.loss).values())).sum()
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        parameters = list(self.model.parameters())
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         return flat_gradients(parameters, gradients), errors, float(loss.detach())
 
@@ -205,12 +202,12 @@ class Trainer:
         """Learn from one batch of this process; returns its loss."""
         flat, errors, loss = self.gradient(step, batch)
         self.team.mean(flat)
-        norm = self.optimiser.step(step, as_named(flat, self.trained))
+        norm = self.optimiser.step(step, as_named(flat, self.weights))
         self._publish()
         decay = self.recipe.average
         if not self.recipe.start:  # the average must forget the starting values
             decay = min(decay, (step + 1) / (step + 10))
-        for name, value in self.trained.items():
+        for name, value in self.weights.items():
             self.average[name].lerp_(value, 1 - decay)
         self.progress.step = step + 1
         self.progress.frames += batch.image.shape[0] * batch.image.shape[1] * self.team.size

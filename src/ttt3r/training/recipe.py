@@ -80,7 +80,6 @@ class Recipe:
         clips: what is rendered.
         stages: the curriculum.
         start: weights to go on from, as `ttt3r.load` names them; "" begins with starting values.
-        only: train the weights with this in their names and leave the others; "" trains all.
         loss: weights of the loss.
         learning_rate: of AdamW; matrices inside the blocks learn by Muon at twice this rate.
         warmup: steps over which the rate rises from 0.
@@ -99,7 +98,6 @@ class Recipe:
     clips: Clips
     stages: tuple[Stage, ...]
     start: str = ""
-    only: str = ""
     loss: LossWeights = field(default_factory=LossWeights)
     learning_rate: float = 5e-4
     warmup: int = 20

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ttt3r.models.config import DptSizes, NetworkConfig, dpt_rules, heads_rule
-from ttt3r.nn.blocks import MapRefiner
 
 
 @dataclass(frozen=True)
@@ -17,8 +16,8 @@ class Cut3rConfig(NetworkConfig):
     and `stem_blocks` (see `nn.layers.PatchEmbed`), `absolute_positions` (see
     `nn.rope.absolute_positions`), of which the first `content_channels` channels are left out, and
     `state_width`, the columns of the grid of state tokens (0: see `state.state_positions`), and
-    `refiner_width`, the channels of the convolutions after linear heads (0: none; see
-    `nn.blocks.MapRefiner`). Without blocks in its ray encoder a network takes no ray maps.
+    `smoothing`, the sigma of a Gaussian in pixels over the raw maps of linear heads, in which their
+    patches would show. Without blocks in its ray encoder a network takes no ray maps.
 
     Raises:
         SettingError: if a value cannot be used, or values do not fit each other.
@@ -45,7 +44,7 @@ class Cut3rConfig(NetworkConfig):
     mlp_ratio: int = 4
     rope_base: float = 100.0
     head: Literal["dpt", "linear"] = "dpt"
-    refiner_width: int = 0
+    smoothing: int = 0
     dpt: DptSizes = field(default_factory=DptSizes)
     points_mode: Literal["exp", "square", "linear"] = "exp"
     pose_mode: Literal["exp", "square"] = "exp"
@@ -78,9 +77,10 @@ class Cut3rConfig(NetworkConfig):
             ),
             (self.image_size < self.patch_size, "image_size is smaller than a patch"),
             (
-                self.refiner_width and (self.head != "linear" or self.patch_size % MapRefiner.CELL),
-                f"a refiner follows linear heads, on patches of a multiple of {MapRefiner.CELL}",
+                self.smoothing and self.head != "linear",
+                "only linear heads are smoothed",
             ),
+            (self.smoothing > self.patch_size, "smoothing has a sigma of more than a patch"),
             (
                 not low < high or endless,
                 f"confidence_range is {self.confidence_range}, not a usable range",

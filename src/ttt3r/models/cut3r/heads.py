@@ -10,7 +10,7 @@ from ttt3r.nn.activations import (
     pose_from_raw,
     rgb_from_raw,
 )
-from ttt3r.nn.blocks import LinearHead, MapRefiner, ModulatedBlock, PoseHead
+from ttt3r.nn.blocks import LinearHead, ModulatedBlock, PoseHead, smoothed
 from ttt3r.nn.dpt import Dpt, Levels
 from ttt3r.nn.rope import Positions
 
@@ -109,39 +109,28 @@ class DptHeads(Heads):
 
 
 class LinearHeads(Heads):
-    """One MLP per map, on the last tokens; then, in small networks, convolutions over the map."""
+    """One MLP per map, on the last tokens; in small networks the maps are then smoothed."""
 
     positive_depth = True
 
     def __init__(self, config: Cut3rConfig) -> None:
         super().__init__(config)
-        self.proj, self.proj_refiner = self._head(4)
-        self.cross_proj, self.cross_proj_refiner = self._head(4)
+        self.proj = LinearHead(config.decoder_dim, 4, config.patch_size)
+        self.cross_proj = LinearHead(config.decoder_dim, 4, config.patch_size)
         if config.rgb_head:
-            self.rgb_proj, self.rgb_proj_refiner = self._head(3)
-
-    def _head(self, channels: int) -> tuple[LinearHead, MapRefiner | None]:
-        c = self.config
-        head = LinearHead(c.decoder_dim, channels, c.patch_size)
-        if not c.refiner_width:
-            return head, None
-        return head, MapRefiner(c.decoder_dim, channels, c.patch_size, c.refiner_width)
+            self.rgb_proj = LinearHead(config.decoder_dim, 3, config.patch_size)
 
     def raw_self(self, levels: Levels, grid: tuple[int, int]) -> Tensor:
         """Raw points and confidence in the camera's frame, 4 channels."""
-        return _refined(self.proj, self.proj_refiner, levels[3], grid)
+        return self._raw(self.proj, levels, grid)
 
     def raw_world(self, levels: Levels, grid: tuple[int, int]) -> Tensor:
         """Raw points and confidence in the world's frame, 4 channels."""
-        return _refined(self.cross_proj, self.cross_proj_refiner, levels[3], grid)
+        return self._raw(self.cross_proj, levels, grid)
 
     def raw_rgb(self, levels: Levels, grid: tuple[int, int]) -> Tensor:
         """Raw colour, 3 channels."""
-        return _refined(self.rgb_proj, self.rgb_proj_refiner, levels[3], grid)
+        return self._raw(self.rgb_proj, levels, grid)
 
-
-def _refined(
-    head: LinearHead, refiner: MapRefiner | None, tokens: Tensor, grid: tuple[int, int]
-) -> Tensor:
-    raw = head(tokens, grid)
-    return raw if refiner is None else refiner(raw, tokens, grid)
+    def _raw(self, head: LinearHead, levels: Levels, grid: tuple[int, int]) -> Tensor:
+        return smoothed(head(levels[3], grid), self.config.smoothing)
