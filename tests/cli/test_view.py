@@ -7,8 +7,10 @@ import pytest
 
 from tests.cli.conftest import TINY, Ttt3r
 from tests.viewer.test_scene import read_records
+from ttt3r.alignment.measuring import scale_by
 from ttt3r.cli import run as run_command
 from ttt3r.cli import view
+from ttt3r.types import Prediction
 from ttt3r.viewer.live import LiveViewer
 from ttt3r.viewer.server import Server
 
@@ -48,6 +50,30 @@ def test_view(finished: Path, ttt3r: Ttt3r, urls: list[str], monkeypatch: pytest
     assert meta["facts"]["frames"] == 12 and meta["facts"]["title"] == "finished"
     assert "not trained" in meta["facts"]["warning"]
     assert {"path/0", "image/0", "points/0"} <= {node["name"] for node in nodes}
+
+
+def test_a_view_follows_a_run_that_is_moved(
+    finished: Path, ttt3r: Ttt3r, monkeypatch: pytest.MonkeyPatch
+):
+    shown: list[tuple[int, float]] = []
+    show = LiveViewer.show_now
+
+    def watch(self: LiveViewer, prediction: Prediction) -> None:
+        shown.append((prediction.index, prediction.scale))
+        show(self, prediction)
+
+    def scale(seconds: float) -> None:
+        if len(shown) > 12:
+            raise KeyboardInterrupt
+        scale_by(finished, 2.0)
+
+    monkeypatch.setattr(LiveViewer, "show_now", watch)
+    monkeypatch.setattr(view, "pause", scale)
+    assert ttt3r("view", finished, "--port", 0).status == 0
+    assert [index for index, _ in shown] == [*range(12), *range(12)]
+    first, second = shown[:12], shown[12:]
+    for (_, before), (_, after) in zip(first, second, strict=True):
+        assert after == pytest.approx(2 * before)
 
 
 def test_of_a_long_run_some_frames_are_read_whole(

@@ -4,6 +4,7 @@ import io
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,75 @@ def test_follow_turn_and_come_back(offline: Tab):
     assert np.abs(offline.pixels() - followed).mean() > 2
     offline.page.locator("#reset").click()
     assert np.abs(offline.pixels() - before).mean() < 1
+
+
+def click(tab: Tab, x: float, y: float) -> np.ndarray:
+    """Click into the view; returns the points that are measured between."""
+    box = tab.page.locator("#view").bounding_box()
+    tab.page.mouse.click(box["x"] + x, box["y"] + y)
+    return np.array(tab.page.evaluate("measuring.ends"))
+
+
+def test_measure(offline: Tab):
+    """What is clicked is a point of the room, and under the mouse; the text is their distance."""
+    offline.page.locator("#measure").click()
+    assert offline.page.locator("#measured").text_content() == "click the first point"
+    places = (200.0, 240.0), (380.0, 300.0)
+    assert len(click(offline, *places[0])) == 1
+    ends = click(offline, *places[1])
+    length = float(np.linalg.norm(ends[0] - ends[1]))
+    said = offline.page.locator("#measured").text_content()
+    number, unit = said.split()
+    assert unit == "units" and float(number) == pytest.approx(length, rel=1e-3) and length > 0.2
+    clouds = []
+    for p in walk(FRAMES, 96, 72, segment=12):
+        assert p.points is not None and p.world_from_camera is not None
+        pose = p.world_from_camera.numpy()
+        clouds.append(p.points.reshape(-1, 3).numpy() @ pose[:3, :3].T + pose[:3, 3])
+    cloud = np.concatenate(clouds)
+    for end, place in zip(ends, places, strict=True):
+        # float16 of some metres in the frame files, and 16 bits of a node's extent
+        assert np.linalg.norm(cloud - end, axis=1).min() < 0.02
+        seen = offline.page.evaluate(
+            "p => { const { matrix: m } = projection(viewpoint());"
+            " const q = [0, 1, 3].map(r => m[r]*p[0] + m[r+4]*p[1] + m[r+8]*p[2] + m[r+12]);"
+            " return [(q[0]/q[2] + 1)/2*canvas.clientWidth,"
+            " (1 - q[1]/q[2])/2*canvas.clientHeight] }",
+            end.tolist(),
+        )
+        assert np.hypot(seen[0] - place[0], seen[1] - place[1]) <= 8.1
+    yellow = np.array([255, 217, 26])
+    assert like(offline.pixels(), tuple(yellow)) > 1e-4
+    assert not offline.page.locator("#scale-command").is_visible()  # of a page that was sent
+    assert len(click(offline, *places[0])) == 1  # begins anew
+    offline.page.locator("#measure").click()
+    assert offline.page.evaluate("measuring.ends.length") == 0
+    assert not offline.page.locator("#measured").is_visible()
+
+
+def test_measure_live(browser: Any):
+    """The page of a run says how to scale it, and loads anew once it was."""
+    facts = Facts("walk", unit="m", scale=2.0)
+    with LiveViewer(facts, Address("127.0.0.1", 0)) as viewer:
+        for prediction in walk(4, 96, 72):
+            viewer.show_now(prediction)
+        tab = Tab(browser, viewer.url)
+        tab.until("ttt3r.frames === 4")
+        tab.set("follow", True)
+        tab.page.locator("#measure").click()
+        click(tab, 200, 240)
+        ends = click(tab, 380, 300)
+        tab.set("true-length", 1.5)
+        factor = 2 * 1.5 / float(np.linalg.norm(ends[0] - ends[1]))
+        words = tab.page.locator("#scale-command").text_content().split()
+        assert words[:3] == ["ttt3r", "scale", "RUN"]
+        assert float(words[3]) == pytest.approx(factor, rel=1e-4)
+        viewer.begin_anew()
+        viewer.show_now(next(walk(1, 96, 72)))
+        viewer.tell(replace(facts, aligned=True))
+        tab.until("typeof ttt3r !== 'undefined' && ttt3r.ready && ttt3r.frames === 1")
+        assert tab.page.evaluate("facts.started") == 1 and tab.page.evaluate("facts.aligned")
+        tab.page.close()
 
 
 def test_play_and_screenshot(offline: Tab):

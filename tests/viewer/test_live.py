@@ -101,6 +101,20 @@ def test_changes(viewer: LiveViewer):
     assert len(read_records(later)) == 1 + len(viewer.scene.nodes())
 
 
+def test_a_run_that_was_moved_begins_anew(viewer: LiveViewer):
+    for prediction in walk(4):
+        viewer.show_now(prediction)
+    (meta, _), *_ = read_records(get(f"{viewer.url}changes?after=0")[1])
+    version = meta["version"]
+    assert meta["facts"]["started"] == 0
+    viewer.begin_anew()
+    viewer.show_now(next(walk(1)))
+    (meta, _), *nodes = read_records(get(f"{viewer.url}changes?after={version}")[1])
+    assert meta["facts"]["started"] == 1 and meta["facts"]["frames"] == 1
+    assert {head["name"] for head, _ in nodes} == set(viewer.scene.nodes())
+    assert b'"started": 1' in get(viewer.url)[1]
+
+
 def test_large_changes_come_in_parts(viewer: LiveViewer, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(live, "MOST_BYTES", 10_000)
     for prediction in walk(6):

@@ -90,8 +90,7 @@ def scale_by_distance(folder: Path, places: tuple[Place, Place], metres: float) 
         raise SettingError(f"a distance must be above 0, not {metres:g} m")
     run = Run.open(folder)
     first, second = (point_at(run, place) for place in places)
-    undone = 1.0 if run.placement.world is None else _scale(run.placement.world)
-    length = float((first - second).norm()) / undone
+    length = float((first - second).norm()) / run.placement.scale
     if not length > 1e-9:
         raise SettingError("the two places are the same point, so no distance can be told")
     named = " and ".join(f"{place.frame}:{place.x:g},{place.y:g}" for place in places)
@@ -128,7 +127,7 @@ def refuse_aligned(placement: Placement) -> None:
     Raises:
         RunError: if the run is aligned.
     """
-    if placement.world_text.startswith("aligned"):
+    if placement.is_aligned:
         raise RunError(
             f"this run is {placement.world_text.split(':')[0]}, which says its lengths; take that "
             "back first with ttt3r align RUN --undo"
@@ -159,7 +158,3 @@ def _camera_point(said: Prediction, place: Place) -> Float[Tensor, "3"]:
     nearest = points[round(y), round(x)]
     known = 0 < float(nearest[2]) < LARGEST_HALF
     return nearest if known else torch.full((3,), float("nan"), dtype=torch.float64)
-
-
-def _scale(similarity: Float[Tensor, "4 4"]) -> float:
-    return float(se3.similarity_scale(similarity))

@@ -57,14 +57,20 @@ class ViewCommand(Command):
 def follow(run: "Run", viewer: "LiveViewer") -> None:
     """Show the frames of a run, and those that are still to come; never returns.
 
-    Of a long run, some frames are read whole, and of the others the pose only.
+    Of a long run, some frames are read whole, and of the others the pose only. If the run is moved
+    meanwhile, it is shown anew.
 
     Raises:
         RunError: if the run has no poses, or a frame is damaged.
     """
 
     shown, stride, facts = 0, 1, None
+    moved = _moved_at(run.folder)
     while True:
+        if (later := _moved_at(run.folder)) != moved:
+            moved, shown, stride = later, 0, 1
+            run = type(run).open(run.folder)
+            viewer.begin_anew()
         if (now := facts_in(run.folder)) != facts:
             facts = now
             viewer.tell(facts)
@@ -76,3 +82,13 @@ def follow(run: "Run", viewer: "LiveViewer") -> None:
             viewer.show_now(run.upright().read(index, only))
         shown = max(shown, count)
         pause(PAUSE)
+
+
+def _moved_at(folder: Path) -> int:
+    """When the run was last moved; 0 if it was not."""
+    from ttt3r.runs.placement import PLACEMENT
+
+    try:
+        return (folder / PLACEMENT).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

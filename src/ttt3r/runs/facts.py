@@ -17,6 +17,8 @@ class Facts:
         unit: of lengths.
         status: as the manifest says it.
         trained: whether the weights were trained.
+        scale: factor of the network's lengths to get those that are shown.
+        aligned: whether known positions say it.
     """
 
     title: str = "run"
@@ -24,6 +26,8 @@ class Facts:
     unit: str = "units"
     status: str = "complete"
     trained: bool = True
+    scale: float = 1.0
+    aligned: bool = False
 
     @property
     def warning(self) -> str:
@@ -68,4 +72,6 @@ def facts_of(name: str, manifest: Mapping[str, Any], placement: Placement | None
         unit="m" if is_metric(manifest, placement) else "units",
         status=str(manifest.get("status", "complete")),
         trained=model.get("trained") is not False,
+        scale=placement.scale,
+        aligned=placement.is_aligned,
     )

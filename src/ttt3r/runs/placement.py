@@ -78,6 +78,16 @@ class Placement:
         return se3.place_camera(similarity.to(pose.device), pose.double()).to(pose.dtype)
 
     @property
+    def scale(self) -> float:
+        """What `world` multiplies lengths by."""
+        return 1.0 if self.world is None else float(se3.similarity_scale(self.world))
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether known positions say where the run is; its text begins with "aligned" then."""
+        return self.world is not None and self.world_text.startswith("aligned")
+
+    @property
     def turn_upright(self) -> Float[Tensor, "4 4"]:
         """The shortest turn of the moved world after which y points down, as in the run's own.
 

@@ -87,6 +87,7 @@ class LiveViewer:
         read: Callable[[int], Prediction] | None = None,
         limits: Limits | None = None,
     ) -> None:
+        self._limits = limits
         self.scene = Scene(limits)
         self._facts = facts
         self._read = read
@@ -109,6 +110,15 @@ class LiveViewer:
         with self._lock:
             self._facts = facts
             self.scene.version += 1
+            self._lock.notify_all()
+
+    def begin_anew(self) -> None:
+        """Forget what was shown, because the run was moved; pages load anew."""
+        with self._lock:
+            version = self.scene.version
+            self.scene = Scene(self._limits, self.scene.started + 1)
+            self.scene.version = version + 1
+            self._newest = None
             self._lock.notify_all()
 
     def show_now(self, prediction: Prediction) -> None:

@@ -13,7 +13,15 @@ from ttt3r.viewer.scene import Scene
 from ttt3r.viewer.wire import encoded
 
 FOLDER = Path(__file__).parent / "page"
-SCRIPTS = ("base.js", "camera.js", "drawing.js", "records.js", "controls.js", "live.js")
+SCRIPTS = (
+    "base.js",
+    "camera.js",
+    "drawing.js",
+    "records.js",
+    "measure.js",
+    "controls.js",
+    "live.js",
+)
 
 
 @cache
@@ -32,6 +40,9 @@ def facts_of_page(facts: Facts, scene: Scene) -> dict[str, Any]:
         "cell": scene.cell,
         "frames": scene.frames,
         "unplaced": scene.unplaced,
+        "scale": facts.scale,
+        "aligned": facts.aligned,
+        "started": scene.started,
     }
 
 

@@ -133,10 +133,12 @@ class Scene:
         frames: number of frames so far: the last index and one.
         unplaced: frames that have no place and were left out.
         cell: edge of a cell of the grid in the run's unit; 0 before there are points.
+        started: how many scenes were there before it; pages of one load anew at the next.
     """
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, started: int = 0) -> None:
         self.limits = limits or Limits()
+        self.started = started
         self.version = 0
         self.frames = 0
         self.unplaced = 0

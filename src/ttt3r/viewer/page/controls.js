@@ -84,6 +84,7 @@ function controls() {
   $("play").addEventListener("click", () => setPlaying(!state.playing));
   $("reset").addEventListener("click", () => { $("follow").checked = false; home(); refresh(); });
   $("shot").addEventListener("click", screenshot);
+  measureControls();
   $("pause").addEventListener("click", () => {
     state.paused = !state.paused;
     $("pause").textContent = state.paused ? "go on" : "pause";

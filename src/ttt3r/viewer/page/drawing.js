@@ -113,6 +113,7 @@ function draw() {
   drawPoints(matrix, pixels, from.at);
   if ($("path").checked) drawPath(matrix);
   if ($("frusta").checked) drawFrusta(matrix);
+  if (measuring.ends.length) drawMeasured(matrix);
 }
 
 function drawPoints(matrix, pixels, lookFrom) {

@@ -26,7 +26,8 @@ const readers = {
     gl.bindVertexArray(null);
     const levels = body.subarray(9 * n);
     const sorted = levels.filter((_, i) => i % Math.ceil(n / 500) === 0).sort();
-    put("points", head.name, { ...head, array, buffer, sorted });
+    const places = new Uint16Array(body.slice(0, 6 * n).buffer);  // for measuring
+    put("points", head.name, { ...head, array, buffer, sorted, places, levels: levels.slice() });
   },
   path(head, body) {
     const numbers = new Float32Array(body.slice().buffer);
@@ -43,7 +44,10 @@ const readers = {
     put("pictures", head.name, { frame: head.frame, blob, url: URL.createObjectURL(blob) });
   },
   gone(head) { put(null, head.name); },
-  meta(head) { Object.assign(facts, head.facts); state.version = head.version; showFacts(); },
+  meta(head) {
+    if (head.facts.started !== facts.started) location.reload();  // all that was shown is another now
+    Object.assign(facts, head.facts); state.version = head.version; showFacts();
+  },
 };
 
 function take(bytes) {
