@@ -18,6 +18,7 @@ NAMES = {
     "Run",
     "RunFolder",
     "rules",
+    "compare",
     "track",
     "resets",
     "open_source",

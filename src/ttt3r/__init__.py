@@ -10,6 +10,7 @@ from ttt3r.version import __version__
 
 if TYPE_CHECKING:
     from ttt3r import rules
+    from ttt3r.comparison.compare import compare
     from ttt3r.errors import Ttt3rError
     from ttt3r.exporters import export
     from ttt3r.models.tracking import track
@@ -34,6 +35,7 @@ _HOMES = {
     "RunFolder": ("ttt3r.runs.folder", "RunFolder"),
     "Session": ("ttt3r.stream.session", "Session"),
     "Ttt3rError": ("ttt3r.errors", "Ttt3rError"),
+    "compare": ("ttt3r.comparison.compare", "compare"),
     "export": ("ttt3r.exporters", "export"),
     "fetch": ("ttt3r.weights.fetching", "fetch"),
     "load": ("ttt3r.weights", "load"),
@@ -55,6 +57,7 @@ __all__ = [
     "Session",
     "Ttt3rError",
     "__version__",
+    "compare",
     "export",
     "fetch",
     "load",

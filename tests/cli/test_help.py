@@ -39,7 +39,8 @@ def test_help(command: str, ttt3r: Ttt3r, monkeypatch: pytest.MonkeyPatch):
         file.write_text(text, "utf-8")
     if tyro.__version__ != TYRO:
         pytest.skip(f"the snapshots were made with tyro {TYRO}, not {tyro.__version__}")
-    assert "\x1b" not in text and max(map(len, text.splitlines())) <= 100
+    lines = [line for line in text.splitlines() if not line.startswith("usage: ")]
+    assert "\x1b" not in text and max(map(len, lines)) <= 100  # a list of commands is not broken
     assert text == file.read_text("utf-8")
 
 

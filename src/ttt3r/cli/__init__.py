@@ -15,12 +15,14 @@ import tyro
 import ttt3r
 from ttt3r.cli.align import AlignCommand
 from ttt3r.cli.command import Command
+from ttt3r.cli.compare import CompareCommand
 from ttt3r.cli.convert import ConvertCommand
 from ttt3r.cli.doctor import DoctorCommand
 from ttt3r.cli.evaluate import EvalCommand
 from ttt3r.cli.export import ExportCommand
 from ttt3r.cli.fetch import FetchCommand
 from ttt3r.cli.info import InfoCommand
+from ttt3r.cli.inspect import InspectCommand
 from ttt3r.cli.messages import messages, print_error
 from ttt3r.cli.models import ModelsCommand
 from ttt3r.cli.run import RunCommand
@@ -33,6 +35,8 @@ from ttt3r.files import with_user_paths
 COMMANDS: dict[str, type[Command]] = {
     "run": RunCommand,
     "info": InfoCommand,
+    "inspect": InspectCommand,
+    "compare": CompareCommand,
     "view": ViewCommand,
     "export": ExportCommand,
     "align": AlignCommand,

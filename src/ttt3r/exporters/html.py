@@ -1,13 +1,16 @@
 """One page that shows a run in any browser, from a disk and without a network."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from ttt3r.errors import RunError, SettingError
 from ttt3r.exporters.placed import is_placed, left_out_text, no_pose, points_of
 from ttt3r.files import bytes_text
 from ttt3r.runs.facts import facts_of
-from ttt3r.runs.reader import Run
+from ttt3r.runs.reader import TRACE, Run
+from ttt3r.trace.report import verdict
+from ttt3r.trace.trace import Trace
 from ttt3r.viewer.page import packed, page
 from ttt3r.viewer.scene import Limits, Picture, Points, Scene
 from ttt3r.viewer.wire import BYTES_PER_POINT
@@ -31,7 +34,8 @@ def write_html(run: Run, path: Path, *, max_megabytes: float = 14.0) -> str:
 
     Raises:
         SettingError: if the size makes no sense.
-        RunError: if the run holds no points or poses, or no frame has a place.
+        RunError: if the run holds no points or poses, no frame has a place, or the run's trace is
+            damaged.
         OSError: if the file cannot be written.
     """
     if not (math.isfinite(max_megabytes) and max_megabytes >= LEAST):
@@ -46,6 +50,9 @@ def write_html(run: Run, path: Path, *, max_megabytes: float = 14.0) -> str:
     if not placed:
         raise no_pose()
     facts = facts_of(run.folder.resolve().name, run.manifest, run.placement)
+    if (run.folder / TRACE).exists():
+        _, health = verdict(Trace.read(run.folder / TRACE))
+        facts = replace(facts, lines=(*facts.lines, health))
     path.write_bytes(page(facts, scene, content=_fitted(scene, content * TEXT)))
     count = sum(len(node.levels) for node in scene.nodes().values() if isinstance(node, Points))
     return f"{count:,} points{left_out_text(scene.unplaced)}"

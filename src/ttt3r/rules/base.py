@@ -9,7 +9,7 @@ first frame of a segment and makes the memory, and `apply` takes every later fra
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -73,6 +73,11 @@ class Evidence:
         assert found is not None, f"the network gives {kind} only to a rule that declares it"
         return found
 
+    def of(self, samples: slice) -> "Evidence":
+        """Return what was observed of some samples of the batch."""
+        seen = {kind: getattr(self, kind) for kind in get_args(EvidenceKind)}
+        return Evidence(**{kind: item[samples] for kind, item in seen.items() if item is not None})
+
 
 class RuleStep(NamedTuple):
     """Result of applying a rule: next state, the gate it used, and its memory."""
@@ -99,6 +104,11 @@ class Rule(Value, abc.ABC):
     def evidence(self) -> frozenset[EvidenceKind]:
         """Kinds of evidence that `start` and `apply` read; the network computes no others."""
         return self.reads
+
+    @property
+    def parts(self) -> "tuple[Rule, ...]":
+        """Rules of the single samples of a batch; empty where all samples follow this one."""
+        return ()
 
     @property
     def unwritten(self) -> Unwritten:
@@ -229,6 +239,8 @@ def advance(
         SettingError: if the rule's memory depends on the frame's size, and the size changed within
             a segment.
     """
+    if rule.parts:
+        return _advance_each(rule.parts, previous, candidate, evidence, memory, is_first, update)
     some_first, some_later = _present(is_first)
     first = rule.start(previous, candidate, evidence) if some_first else None
     if first is not None and not _same_form(first.memory, memory):
@@ -250,6 +262,30 @@ def advance(
         state=torch.where(writes[:, None, None], step.state, previous),
         gate=step.gate.masked_fill(~writes[:, None], 0.0),
         memory=step.memory if rule.unwritten != "nothing" else _where(update, step.memory, kept),
+    )
+
+
+def _advance_each(
+    rules: tuple[Rule, ...],
+    previous: Float[Tensor, "batch tokens channels"],
+    candidate: Float[Tensor, "batch tokens channels"],
+    evidence: Evidence,
+    memory: RuleMemory,
+    is_first: Bool[Tensor, " batch"],
+    update: Bool[Tensor, " batch"],
+) -> RuleStep:
+    """Let each sample follow its own rule; memories are named ``number.name``, a batch of one."""
+    assert len(rules) == len(previous), "there must be a rule for each sample"
+    steps: list[RuleStep] = []
+    for number, rule in enumerate(rules):
+        own, mark = slice(number, number + 1), f"{number}."
+        kept = {n.removeprefix(mark): item for n, item in memory.items() if n.startswith(mark)}
+        seen = (previous[own], candidate[own], evidence.of(own), kept, is_first[own], update[own])
+        steps.append(advance(rule, *seen))
+    return RuleStep(
+        torch.cat([step.state for step in steps]),
+        torch.cat([step.gate for step in steps]),
+        {f"{n}.{name}": item for n, step in enumerate(steps) for name, item in step.memory.items()},
     )
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 from ttt3r.errors import SettingError
 from ttt3r.rules.base import EvidenceKind, Rule
 from ttt3r.rules.overwrite import Overwrite
+from ttt3r.rules.several import Several
 from ttt3r.rules.wrapping import Wrapping
 
 # What the pose memory can tell: its slots attend to one entry per frame, and to no patches.
@@ -48,4 +49,6 @@ class Split(Wrapping):
 
 def pose_memory_rule(rule: Rule) -> Rule:
     """Return how the pose memory is written: whole, unless told otherwise."""
+    if isinstance(rule, Several):
+        return Several(tuple(pose_memory_rule(part) for part in rule.parts))
     return rule.pose_memory if isinstance(rule, Split) else Overwrite()

@@ -38,6 +38,7 @@ class Manifest(TypedDict, total=False):
     stitch: Annotated[str, Meta(description="how segments are joined, for example `pose`")]
     outputs: Annotated[list[str], Meta(description="what was computed")]
     size: Annotated[int, Meta(description="longer image side in pixels", ge=1)]
+    trace: Annotated[bool, Meta(description="whether the run holds a trace; absent if not")]
     source: Annotated[
         dict[str, Any],
         Meta(

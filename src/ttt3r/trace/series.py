@@ -27,7 +27,7 @@ class Series:
 
 # A series is added at the end: files that know it not yet then still read.
 SERIES: dict[str, Series] = {
-    "gate": Series("gate β, over all tokens"),
+    "gate": Series("gate (beta), over all tokens"),
     "horizon": Series("effective horizon, over all tokens", "frames"),
     "state_step": Series("state, change per frame |S(t) - S(t-1)|"),
     "state_drift": Series("state, distance from its start |S(t) - S(0)|"),
@@ -41,7 +41,7 @@ SERIES: dict[str, Series] = {
     "rotation": Series("camera, turn", "degrees"),
     "segment": Series("segment"),
     "health": Series("health: 0 in-domain, 1 drifting, 2 lost"),
-    "token_gate": Series("gate β", rows=TOKEN_ROWS),
+    "token_gate": Series("gate (beta)", rows=TOKEN_ROWS),
     "token_horizon": Series("effective horizon", "frames", rows=TOKEN_ROWS),
 }
 PLACES: dict[str, slice] = {}

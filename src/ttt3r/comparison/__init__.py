@@ -1,0 +1,1 @@
+"""Several rules on one input: one encoder, one batch of streams, one table."""
