@@ -311,6 +311,9 @@ class TestRerun:
             np.testing.assert_allclose(place, pose[:3, 3], atol=1e-6)
             np.testing.assert_allclose(rotation, pose[:3, :3], atol=1e-6)
             assert 0 <= index < 8
+        (line,) = [c for c in chunks if str(c.entity_path) == "/world/trajectory"]
+        ((way,),) = line.to_record_batch().to_pydict()["LineStrips3D:strips"]
+        np.testing.assert_allclose(way, poses(room())[:, :3, 3], atol=1e-6)
         (cloud,) = [c for c in chunks if str(c.entity_path) == "/world/map"]
         (points,) = cloud.to_record_batch().to_pydict()["Points3D:positions"]
         assert written.what.startswith(f"8 frames, {len(points):,} points")

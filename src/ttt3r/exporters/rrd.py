@@ -7,7 +7,9 @@
     world/trajectory             the path
     gate                         mean β of each frame
 
-Timelines are `frame` and `time`, in seconds.
+Timelines are `frame` and `time`, in seconds. Cameras, path and pictures are those of the viewers,
+see `viewer.scene`. The map has the mean of each cell, as other files do: a viewer keeps the first
+point that it saw there, since it cannot wait for the last frame.
 """
 
 import contextlib
@@ -17,6 +19,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +39,8 @@ from ttt3r.exporters.depth import to_steps
 from ttt3r.exporters.placed import is_placed, left_out_text, points_of
 from ttt3r.runs.frame_file import LARGEST_HALF
 from ttt3r.types import Prediction
+from ttt3r.viewer.scene import Path as Way
+from ttt3r.viewer.scene import Scene, jpeg, pose_of
 
 if TYPE_CHECKING:
     from rerun import RecordingStream
@@ -114,16 +119,17 @@ class _Content:
         self._reader = CloudReader(min_confidence)
         self._voxel, self._most = voxel, most_points
         self._voxels: VoxelCloud | None = None
-        self._positions: list[np.ndarray] = []
+        self._path = Scene()  # holds poses only, some thousands
+        self._frames = 0
         recording.log("world", rerun.ViewCoordinates.RDF, static=True)
 
     def add(self, prediction: Prediction) -> None:
         cloud = self._reader(prediction)
         if not is_placed(prediction):
             return
-        assert prediction.world_from_camera is not None
         _log(self._recording, prediction)
-        self._positions.append(prediction.world_from_camera[:3, 3].float().numpy())
+        self._path.add(replace(prediction, points=None, image=None))
+        self._frames += 1
         if self._voxels is None and len(cloud.points):
             self._voxels = thinning(cloud, prediction, self._voxel, self._most)
         if self._voxels is not None:
@@ -138,29 +144,36 @@ class _Content:
         points, size = self._voxels.cloud(), self._voxels.size
         dots = rerun.Points3D(points.points, colors=points.colours, radii=size / 2)
         self._recording.log("world/map", dots, static=True)
-        line = rerun.LineStrips3D([np.stack(self._positions)])
+        poses = [
+            pose
+            for node in self._path.nodes().values()
+            if isinstance(node, Way)
+            for pose in node.poses
+        ]
+        line = rerun.LineStrips3D([np.stack([pose.world_from_camera[:3, 3] for pose in poses])])
         self._recording.log("world/trajectory", line, static=True)
         about = f"{len(points.points):,} points{cells_text(self._voxels, self._voxel)}"
-        return f"{len(self._positions):,} frames, {about}{left_out_text(self._reader.left_out)}"
+        return f"{self._frames:,} frames, {about}{left_out_text(self._reader.left_out)}"
 
 
 def _log(recording: "RecordingStream", prediction: Prediction) -> None:
     import rerun
 
-    assert prediction.world_from_camera is not None
-    pose = prediction.world_from_camera.float().numpy()
+    pose = pose_of(prediction)
     points, _ = points_of(prediction)
     height, width = points.shape[:2]
-    recording.set_time("frame", sequence=prediction.index)
-    recording.set_time("time", duration=prediction.timestamp)
-    placed = rerun.Transform3D(translation=pose[:3, 3], mat3x3=pose[:3, :3])
+    recording.set_time("frame", sequence=pose.frame)
+    recording.set_time("time", duration=pose.timestamp)
+    matrix = pose.world_from_camera
+    placed = rerun.Transform3D(translation=matrix[:3, 3], mat3x3=matrix[:3, :3])
     recording.log("world/camera", placed)
     if prediction.intrinsics is not None:
         matrix = prediction.intrinsics.float().numpy()
         pinhole = rerun.Pinhole(image_from_camera=matrix, resolution=[width, height])
         recording.log("world/camera/image", pinhole)
     if prediction.image is not None:
-        image = rerun.Image(prediction.image.numpy()).compress(jpeg_quality=JPEG_QUALITY)
+        content = jpeg(prediction.image.numpy(), max(height, width), JPEG_QUALITY)
+        image = rerun.EncodedImage(contents=content, media_type="image/jpeg")
         recording.log("world/camera/image/rgb", image)
     depth = points[..., 2].float().numpy()
     steps, _ = to_steps(np.where((depth > 0) & (depth < LARGEST_HALF), depth, np.nan), STEPS)

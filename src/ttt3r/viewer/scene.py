@@ -199,17 +199,7 @@ class Scene:
     def _add_pose(self, prediction: Prediction) -> None:
         if prediction.index % self._strides["path"]:
             return
-        pose = prediction.world_from_camera
-        assert pose is not None
-        self._poses.append(
-            Pose(
-                prediction.index,
-                prediction.timestamp,
-                prediction.segment,
-                _array(pose),
-                _slopes(prediction),
-            )
-        )
+        self._poses.append(pose_of(prediction))
         first = (len(self._poses) - 1) // CHUNK
         if len(self._poses) > self.limits.poses:
             self._poses = self._poses[::2]
@@ -299,6 +289,14 @@ def _chosen(points: Points, which: np.ndarray) -> Points:
         colours=points.colours[which],
         levels=points.levels[which],
     )
+
+
+def pose_of(prediction: Prediction) -> Pose:
+    """Where the camera of a placed frame was."""
+    pose = prediction.world_from_camera
+    assert pose is not None
+    stamp, segment = prediction.timestamp, prediction.segment
+    return Pose(prediction.index, stamp, segment, _array(pose), _slopes(prediction))
 
 
 def _slopes(prediction: Prediction) -> tuple[float, float]:
