@@ -17,6 +17,7 @@ import torch
 import ttt3r
 from benchmarks import machine
 from benchmarks.together import Known, run_together
+from ttt3r.errors import SettingError
 from ttt3r.evaluation import protocols
 from ttt3r.evaluation.datasets.base import Selection
 from ttt3r.evaluation.datasets.synthetic import RATE, Synthetic
@@ -51,7 +52,7 @@ class Streams(Synthetic):
             frames = list(self.open(folder, name, Selection("pose", frames=count)))
             path.parent.mkdir(parents=True, exist_ok=True)
             images = np.stack([frame.image for frame in frames])
-            poses = np.stack([frame.world_from_camera for frame in frames])
+            poses = np.stack([np.asarray(frame.world_from_camera) for frame in frames])
             np.savez(path, images=images, poses=poses)
 
         @cache
@@ -135,6 +136,8 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     model = ttt3r.load(options.model, "cpu", "float32")
+    if not isinstance(model, StreamModel):
+        raise SettingError("these rules are CUT3R's; name its weights")
     name, plan = (
         ("own", own_plan(options)) if options.data else ("synthetic", synthetic_plan(options))
     )

@@ -91,8 +91,9 @@ class Known:
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
-        there = path is not None and path.exists()
-        self._features: dict[str, torch.Tensor] = torch.load(path) if there else {}
+        self._features: dict[str, torch.Tensor] = {}
+        if path is not None and path.exists():
+            self._features = torch.load(path)
 
     def save(self) -> None:
         """Write the file."""
