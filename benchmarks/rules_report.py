@@ -1,6 +1,7 @@
 """What `benchmarks.rules` writes of its measurements: the page, the figure and all numbers."""
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +17,10 @@ from ttt3r.files import write_atomically, write_text
 
 BASE = "overwrite"
 METRIC = "ate"
+INTERVALS = ("ate", "rpe_rotation")  # have a panel
 SHOWN = ("ate", "rpe_translation", "rpe_rotation", "rotation")
 DRAWS, SHARE = 4000, 0.95
-TICKS = (0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.7, 2, 3, 5)
+TICKS = (0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1, 1.05, 1.1, 1.15, 1.2, 1.4, 1.7, 2, 3, 5)
 # ATE over that of `overwrite` by the third-party notes of docs/rules.md, "What others report".
 CLAIMS: dict[str, tuple[float, float, float, float]] = {
     "overwrite": (0.033, 0.166, 0.095, 0.817),
@@ -63,10 +65,12 @@ def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
     return Interval(float(given.mean()), float(low), float(high))
 
 
-def ratio(evaluation: Evaluation, base: Evaluation, length: int | None) -> Interval | None:
+def ratio(
+    evaluation: Evaluation, base: Evaluation, length: int | None, key: str = METRIC
+) -> Interval | None:
     """Return the geometric mean of error over the base's error, sequence by sequence."""
     ours, theirs = evaluation.scores(length), base.scores(length)
-    pairs = [(ours[n].metrics[METRIC], theirs[n].metrics[METRIC]) for n in ours if n in theirs]
+    pairs = [(ours[n].metrics[key], theirs[n].metrics[key]) for n in ours if n in theirs]
     if not pairs:
         return None
     logs = bootstrap([float(np.log(one / other)) for one, other in pairs])
@@ -98,23 +102,53 @@ def resets_of(evaluations: Sequence[Evaluation]) -> list[str]:
     return list(dict.fromkeys(evaluation.settings.reset for evaluation in evaluations))
 
 
+def without_resets(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """Return those that are never reset."""
+    return [evaluation for evaluation in evaluations if evaluation.settings.reset == "never"]
+
+
 def reset_text(reset: str) -> str:
     """A reset as text tells it."""
-    return "never reset" if reset == "never" else f"reset {reset.replace('_', ' ')}"
+    if reset == "never":
+        return "never reset"
+    every = re.fullmatch(r"every\((\d+)\)", reset)
+    return f"reset every {every[1]} frames" if every else f"reset by {reset}"
 
 
-def verdicts(evaluations: Sequence[Evaluation], length: int | None) -> list[str]:
+def verdicts(evaluations: Sequence[Evaluation], length: int | None, key: str = METRIC) -> list[str]:
     """Sentences: which rules are better or worse than `overwrite` without resets."""
     base, lines = evaluations[0], []
+    title = next(metric.title for metric in METRICS["pose"] if metric.key == key)
     for reset in resets_of(evaluations):
         groups: dict[str, list[str]] = {"better": [], "worse": [], "no difference seen": []}
         for evaluation in evaluations:
-            found = ratio(evaluation, base, length)
+            found = ratio(evaluation, base, length, key)
             if evaluation.settings.reset == reset and evaluation.label != BASE and found:
                 groups[found.verdict].append(f"`{evaluation.settings.rule}` ({found.mean:.2f})")
         parts = [f"{what}: {', '.join(names) or 'none'}" for what, names in groups.items()]
-        lines.append(f"* {length} frames, {reset_text(reset)}: {'; '.join(parts)}.")
+        lines.append(f"* {title}, {length} frames, {reset_text(reset)}: {'; '.join(parts)}.")
     return lines
+
+
+def against_walk(evaluations: Sequence[Evaluation]) -> str:
+    """A sentence: where a mean ATE lies below that of a random walk."""
+    base, below = evaluations[0], []
+    for length in base.settings.lengths:
+        walk = base.mean(length).plain["ate_walk"]
+        means = ((e, e.mean(length).plain.get(METRIC)) for e in evaluations)
+        names = [
+            f"`{e.settings.rule}` ({reset_text(e.settings.reset)})"
+            for e, m in means
+            if m is not None and m < walk
+        ]
+        below += [f"at {length} frames {', '.join(names)}"] if names else []
+    if not below:
+        return (
+            "**At no length does any rule get below the ATE of a random walk**, which uses no "
+            "image: with these weights ATE on such streams tells next to nothing of a rule. The "
+            "error of the motion between neighbouring frames (RPE) tells more."
+        )
+    return f"Below the mean ATE of a random walk, which uses no image, are {'; '.join(below)}."
 
 
 def at_length(evaluations: Sequence[Evaluation], length: int | None) -> str:
@@ -196,9 +230,12 @@ def page(synthetic: Sequence[Evaluation], own: Sequence[Evaluation], figure: str
         "",
         "## What helps and what hurts",
         "",
-        "By the ratio of ATE, which stands in parentheses:",
+        against_walk(synthetic),
         "",
-        *(line for length in lengths for line in verdicts(synthetic, length)),
+        "By the ratio of errors to those of `overwrite` without resets, in parentheses:",
+        "",
+        *(line for length in lengths[:-1] for line in verdicts(without_resets(synthetic), length)),
+        *(line for key in SHOWN for line in verdicts(synthetic, lengths[-1], key)),
         "",
         f"![ATE of every rule over that of overwrite]({figure})",
         "",
@@ -224,7 +261,9 @@ def page(synthetic: Sequence[Evaluation], own: Sequence[Evaluation], figure: str
             f"the layout of [one's own sequences](evaluation.md#data-of-your-own) ({names}), by "
             "`python -m benchmarks.rules --data ROOT --resets never`:",
             "",
-            *verdicts(own, own[0].settings.lengths[-1]),
+            against_walk(own),
+            "",
+            *(line for key in SHOWN for line in verdicts(own, own[0].settings.lengths[-1], key)),
             "",
             at_length(own, own[0].settings.lengths[-1]),
         ]
@@ -281,20 +320,26 @@ def draw(evaluations: Sequence[Evaluation], path: Path) -> None:
         }
         for i, rule in enumerate(rules)
     }
-    title = f"ATE of every rule over that of {BASE} without resets, geometric mean of the streams"
-    with new_figure(path, title, 5.2 * (len(resets) + 1), 5.4) as figure:
-        axes = np.atleast_1d(figure.subplots(1, len(resets) + 1))
+    title = (
+        f"Errors of every rule over those of {BASE} without resets, geometric mean of the streams"
+    )
+    with new_figure(path, title, 4.6 * (len(resets) + len(INTERVALS)), 5.8) as figure:
+        axes = figure.subplots(1, len(resets) + len(INTERVALS))
         for axis, reset in zip(axes, resets, strict=False):
-            _draw_lengths(
-                axis, [e for e in evaluations if e.settings.reset == reset], evaluations[0], looks
-            )
+            shown = [e for e in evaluations if e.settings.reset == reset]
+            _draw_lengths(axis, shown, evaluations[0], looks)
             axis.set_title(reset_text(reset), loc="left")
-        low = min(axis.get_ylim()[0] for axis in axes[:-1])
-        high = max(axis.get_ylim()[1] for axis in axes[:-1])
-        for axis in axes[:-1]:
+        low = min(axis.get_ylim()[0] for axis in axes[: len(resets)])
+        high = max(axis.get_ylim()[1] for axis in axes[: len(resets)])
+        ticks = [tick for tick in TICKS if low <= tick <= high]
+        for axis in axes[: len(resets)]:
             axis.set_ylim(low, high)
+            axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         axes[0].set_ylabel(f"ATE / ATE of {BASE}")
-        _draw_intervals(axes[-1], evaluations, rules, resets)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=5)
+        for axis, key in zip(axes[len(resets) :], INTERVALS, strict=True):
+            _draw_intervals(axis, evaluations, rules, resets, key)
+        axes[-1].legend(loc="best")
 
 
 def _draw_lengths(
@@ -311,22 +356,19 @@ def _draw_lengths(
     axis.set_yscale("log")
     axis.set_xticks(lengths, map(str, lengths))
     axis.minorticks_off()
-    low, high = axis.get_ylim()
-    ticks = [tick for tick in TICKS if low <= tick <= high]
-    axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_xlabel("frames")
     axis.grid()
 
 
 def _draw_intervals(
-    axis: Any, evaluations: Sequence[Evaluation], rules: list[str], resets: list[str]
+    axis: Any, evaluations: Sequence[Evaluation], rules: list[str], resets: list[str], key: str
 ) -> None:
     """Means and intervals at the longest length, a row for each rule."""
     base = evaluations[0]
     length = base.settings.lengths[-1]
     axis.axvline(1.0, color=GREY, linewidth=0.8)
     for evaluation in evaluations:
-        found = ratio(evaluation, base, length)
+        found = ratio(evaluation, base, length, key)
         if found is None:
             continue
         row = rules.index(evaluation.settings.rule)
@@ -337,10 +379,10 @@ def _draw_intervals(
         axis.plot([found.mean], [y], "o", color=COLOURS[which], label=label)
     axis.set_yticks(range(len(rules)), rules)
     axis.invert_yaxis()
-    axis.set_title(f"after {length} frames, with 95 % intervals", loc="left")
-    axis.set_xlabel(f"ATE / ATE of {BASE}")
+    title = next(metric.title for metric in METRICS["pose"] if metric.key == key)
+    axis.set_title(f"{title}, {length} frames, 95 % intervals", loc="left")
+    axis.set_xlabel(f"{title} / that of {BASE}")
     axis.grid(axis="x")
-    axis.legend(loc="best")
 
 
 def write(folder: Path, page_path: Path, figure: Path, numbers: Path) -> None:

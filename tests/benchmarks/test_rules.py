@@ -22,6 +22,7 @@ from ttt3r.evaluation.results import (
     Settings,
     evaluation_json,
 )
+from ttt3r.models.cut3r.network import Cut3r
 from ttt3r.stream.session import Session
 
 SETTINGS = Settings(
@@ -80,8 +81,18 @@ def test_ratios_are_of_pairs():
 def test_verdicts():
     first, second = verdicts(EVALUATIONS, 8)
     assert "better: `ttt3r` (0.50); worse: `brake` (2.08); no difference seen: `filt3r`" in first
-    assert "reset every(4): better: `overwrite` (0.80)" in second
-    assert first.startswith("* 8 frames, never reset") and second.startswith("* 8 frames, reset")
+    assert "reset every 4 frames: better: `overwrite` (0.80)" in second
+    assert first.startswith("* ATE, 8 frames, never reset: ") and "8 frames, reset " in second
+    rotation = verdicts(EVALUATIONS, 4, "rpe_rotation")[0]
+    assert rotation == first.replace("ATE, 8", "RPE rot, 4")
+
+
+def test_what_a_random_walk_does_is_said():
+    """Of `overwrite` the walk's error is the rule's own here, and `brake`'s lies above it."""
+    assert "At no length" in rules_report.against_walk([EVALUATIONS[0], EVALUATIONS[3]])
+    text = rules_report.against_walk(EVALUATIONS)
+    every = "`ttt3r` (never reset), `filt3r` (never reset), `overwrite` (reset every 4 frames)"
+    assert f"at 4 frames {every}; at 8 frames {every}." in text
 
 
 def test_page_figure_and_numbers(tmp_path):
@@ -128,7 +139,7 @@ def stream(count: int, seed: int) -> torch.Tensor:
     return random_images(count, seed=seed).clamp(-1, 1)
 
 
-def test_streams_together_are_as_each_alone():
+def test_streams_together_are_as_each_alone(monkeypatch):
     """The streams have different lengths, and are reset at the same frames."""
     model, streams = random_tiny(), [stream(5, 1), stream(3, 2)]
 
@@ -137,25 +148,21 @@ def test_streams_together_are_as_each_alone():
         return [session.push(image).world_from_camera for image in images]
 
     alone = [poses(images) for images in streams]
-    encoded, known = [], Known()
-    original = model.encode
+    encoded, known, original = [], Known(), Cut3r.encode
 
-    def counting(views):
+    def counting(self, views):
         encoded.append(len(views.image))
-        return original(views)
+        return original(self, views)
 
-    model.encode = counting
-    try:
-        for _ in range(2):
-            jobs = [lambda images=images: poses(images) for images in streams]
-            together = run_together(jobs, model, known)
-            for ours, expected in zip(together, alone, strict=True):
-                # A batch of products rounds in another order than one product.
-                torch.testing.assert_close(
-                    torch.stack(ours), torch.stack(expected), rtol=1e-4, atol=1e-5
-                )
-    finally:
-        del model.encode
+    monkeypatch.setattr(Cut3r, "encode", counting)
+    for _ in range(2):
+        jobs = [lambda images=images: poses(images) for images in streams]
+        together = run_together(jobs, model, known)
+        for ours, expected in zip(together, alone, strict=True):
+            # A batch of products rounds in another order than one product.
+            torch.testing.assert_close(
+                torch.stack(ours), torch.stack(expected), rtol=1e-4, atol=1e-5
+            )
     assert sum(encoded) == 8
 
 
