@@ -237,7 +237,7 @@ def page(synthetic: Sequence[Evaluation], own: Sequence[Evaluation], figure: str
         *(line for length in lengths[:-1] for line in verdicts(without_resets(synthetic), length)),
         *(line for key in SHOWN for line in verdicts(synthetic, lengths[-1], key)),
         "",
-        f"![ATE of every rule over that of overwrite]({figure})",
+        f"![Errors of every rule over those of overwrite]({figure})",
         "",
         f"## At {lengths[-1]} frames",
         "",
