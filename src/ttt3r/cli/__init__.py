@@ -23,6 +23,7 @@ from ttt3r.cli.export import ExportCommand
 from ttt3r.cli.fetch import FetchCommand
 from ttt3r.cli.info import InfoCommand
 from ttt3r.cli.inspect import InspectCommand
+from ttt3r.cli.loops import LoopsCommand
 from ttt3r.cli.messages import messages, print_error
 from ttt3r.cli.models import ModelsCommand
 from ttt3r.cli.run import RunCommand
@@ -37,6 +38,7 @@ COMMANDS: dict[str, type[Command]] = {
     "info": InfoCommand,
     "inspect": InspectCommand,
     "compare": CompareCommand,
+    "loops": LoopsCommand,
     "view": ViewCommand,
     "export": ExportCommand,
     "align": AlignCommand,

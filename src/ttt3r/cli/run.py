@@ -13,6 +13,7 @@ import tyro
 
 from ttt3r.cli.command import Command, Debug, Flag, command_line, duration_text, option
 from ttt3r.cli.fetch import fetch_for
+from ttt3r.cli.loops import closing_lines
 from ttt3r.cli.progress import memory_text, progress
 from ttt3r.cli.stopping import StopRequest
 from ttt3r.cli.viewing import facts_in, opened, wait_for_ctrl_c
@@ -74,6 +75,10 @@ class RunCommand(Command):
     ] = None
     """How the stretches between resets are joined: pose, similarity (carries scale), or robust
     (similarity that leaves out what does not fit, and tells how sure the scale is)."""
+
+    loops: Flag = False
+    """When the input has ended, find places that two segments have seen, and move the segments so
+    that they meet. Needs --reset; see ttt3r loops."""
 
     outputs: Annotated[tuple[str, ...], option("OUTPUT ...")] = ("points", "pose")
     """What to compute, such as points, pose, world (points in the world) and rgb. What a network
@@ -228,6 +233,7 @@ class RunCommand(Command):
             device=self.device,
             precision=self.precision,
             trace=self.trace,
+            loops=self.loops,
             stop_when=lambda: stop.signal != 0,
         )
 
@@ -290,6 +296,8 @@ class RunCommand(Command):
             line += f"; the camera's path is {length:.3f} {length_unit(run)} long"
         folder = shlex.quote(str(self.out))
         print(f"{line}\nrun: {self.out}")
+        if reconstruction.closing is not None:
+            print("\n".join(closing_lines(reconstruction.closing)))
         if picture is not None:
             print(f"picture: {picture}")
         print(f"next: ttt3r info {folder}\n      ttt3r export {folder} --to ply")

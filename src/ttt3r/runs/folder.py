@@ -10,11 +10,13 @@ from ttt3r.files import has_text_name, lock, user_path
 from ttt3r.runs import reader as run
 from ttt3r.runs.manifest import MANIFEST, read_manifest
 from ttt3r.runs.placement import PLACEMENT
+from ttt3r.runs.segment_file import SEGMENTS
 from ttt3r.values import check_fields
 
 # What a run holds beside its manifest, which goes last.
 OWN_FILES = (run.SESSION, run.TRAJECTORY, run.INPUTS, run.SUMMARY, run.TRACE, PLACEMENT)
 # What a run calls its frames, and their unfinished files.
+SEGMENT_FILE = re.compile(r"\d{3,}\.safetensors|\.\d{3,}\.safetensors\.\d+\.tmp")
 FRAME_FILE = re.compile(r"\d{6,}\.safetensors|\.\d{6,}\.safetensors\.\d+\.tmp")
 
 
@@ -104,6 +106,10 @@ class RunFolder:
                 path.unlink()
         for name in (*OWN_FILES, MANIFEST):
             (self.folder / name).unlink(missing_ok=True)
+        segments = self.folder / SEGMENTS
+        for path in segments.iterdir() if segments.is_dir() else ():
+            if SEGMENT_FILE.fullmatch(path.name):
+                path.unlink()
 
     def hold(self) -> BinaryIO:
         """Hold the folder against a second writer; the system lets go if the process dies.

@@ -7,6 +7,7 @@
       inputs.txt               size and name of each image file, where the source has them
       summary.png              the run in one picture, once it is complete
       trace.safetensors        what the state did over time, if the run was traced
+      segments/000.safetensors …   the state at the end of a segment, with --loops
       placement.json           where the run was moved after it was made, if it was
       session.safetensors      the session after a recent frame, for resuming
 

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import torch
 from jaxtyping import Float
@@ -31,6 +31,20 @@ ResultDevice = Literal["cpu", "model"]
 AnySession = TypeVar("AnySession", bound="SessionBase")
 
 
+class Ended(NamedTuple):
+    """What was remembered at the end of a segment, and where the segment belongs.
+
+    Attributes:
+        segment: its number.
+        state: what was remembered.
+        world_from_segment: similarity that places it, float64.
+    """
+
+    segment: int
+    state: Any
+    world_from_segment: Float[Tensor, "4 4"]
+
+
 @dataclass(frozen=True)
 class Progress:
     """All that changes while a session runs; replaced as a whole, so never half-way.
@@ -45,6 +59,7 @@ class Progress:
         scale_error: standard error of the logarithm of the placement's scale; None if unknown.
         watched: what the reset remembers of the segment.
         recent: the newest frames that the next segment will share, without the last one of all.
+        ended: the segment that ended with the newest frame, if one did; not saved.
     """
 
     state: Any
@@ -56,6 +71,7 @@ class Progress:
     scale_error: float | None = 0.0
     watched: Memory = field(default_factory=dict)
     recent: tuple[shared.Shared, ...] = ()
+    ended: Ended | None = None
 
     def scale_error_after(self, join: stitching.Join) -> float | None:
         """Standard error of the next segment's scale: errors of joins are independent."""
@@ -158,6 +174,11 @@ class SessionBase(abc.ABC):
     def trace(self) -> Trace | None:
         """What the state and the camera did over time; None if no trace is kept."""
         return self._progress.trace
+
+    @property
+    def ended(self) -> Ended | None:
+        """The segment that ended with the newest frame, if one did."""
+        return self._progress.ended
 
     @property
     def device(self) -> torch.device:

@@ -12,12 +12,15 @@ from ttt3r import values, weights
 from ttt3r.errors import CapacityError, SettingError
 from ttt3r.models.base import SetModel, StreamModel
 from ttt3r.runs.folder import RunFolder
-from ttt3r.runs.reader import TRACE
+from ttt3r.runs.reader import TRACE, Run
+from ttt3r.runs.segment_file import LARGEST_KEPT, MOST_KEPT, segment_path, write_segment
 from ttt3r.runs.writer import RunWriter
 from ttt3r.sources import Source, open_source, prefetch, prepare_frame
 from ttt3r.stream import resets, stitching
-from ttt3r.stream.base import SessionBase
+from ttt3r.stream.base import Ended, SessionBase
 from ttt3r.stream.clips import open_session
+from ttt3r.stream.loops.closing import Closing, close_loops
+from ttt3r.stream.session import Session
 from ttt3r.stream.shortage import MEMORY_ERRORS, shortage
 from ttt3r.types import Frame, Prediction
 from ttt3r.version import __version__
@@ -44,6 +47,7 @@ def reconstruct(
     trace: bool = False,
     stop_when: Callable[[], bool] | None = None,
     pose_memory: Any = None,
+    loops: bool = False,
 ) -> "Reconstruction":
     """Reconstruct a video, folder of images or any iterable of frames while it arrives.
 
@@ -64,6 +68,9 @@ def reconstruct(
         trace: see `Session`; with `out`, the run holds the trace too.
         stop_when: asked before each frame is taken in; True stops as Ctrl-C does.
         pose_memory: update rule of CUT3R's pose memory, see `Session`.
+        loops: keep what is remembered at the end of each segment in the run, and when the source
+            has ended, move the segments so that places which were seen twice meet; see
+            `stream.loops.closing.close_loops`. Needs `out` and a reset.
 
     Returns:
         An iterator of predictions. With `out`, what was yielded is also written; stopping early
@@ -81,11 +88,21 @@ def reconstruct(
     if size is not None and (type(size) is not int or size < 1):
         raise SettingError(f"size must be a whole number of pixels, not {size!r}")
     reset = resets.parse(reset)
+    if loops and (target is None or isinstance(reset, resets.Never)):
+        raise SettingError(
+            "loops are closed between segments of a run; give it a folder (out) and a reset, such "
+            "as 50"
+        )
     stitch = None if stitch is None else stitching.parse(stitch)
     if isinstance(model, str | Path):
         model = weights.load(model, device, precision)
     asked = rule, reset, outputs, stitch
     session = open_session(model, *asked, pose_memory=pose_memory, trace=trace)
+    if loops and not isinstance(session, Session):
+        raise SettingError(
+            "this network looks once at each segment and remembers none, so its loops cannot be "
+            "closed; take a rule such as keep_all or window(32)"
+        )
     policy = model.preparation if size is None else replace(model.preparation, size=size)
     if target is None:
         return Reconstruction(session, frames, policy, stop_when=stop_when)
@@ -97,7 +114,8 @@ def reconstruct(
         except BaseException:
             writer.close("failed")
             raise
-    return Reconstruction(session, frames, policy, writer, target.checkpoint_every, stop_when)
+    every = target.checkpoint_every
+    return Reconstruction(session, frames, policy, writer, every, stop_when, loops)
 
 
 def describe(session: SessionBase, source: Source, size: int) -> dict[str, Any]:
@@ -131,6 +149,7 @@ class Reconstruction(Iterator[Prediction]):
         done: number of frames whose predictions were yielded, those before `resumed_at` included.
         resumed_at: index of the first frame that is still to come, above 0 after a resume.
         total: expected number of frames including those before `resumed_at`; None if unknown.
+        closing: what came of the loops, once the source has ended; None if they are not closed.
     """
 
     def __init__(
@@ -141,8 +160,11 @@ class Reconstruction(Iterator[Prediction]):
         writer: RunWriter | None = None,
         checkpoint_every: int = 25,
         stop_when: Callable[[], bool] | None = None,
+        loops: bool = False,
     ) -> None:
         self.session = session
+        self.closing: Closing | None = None
+        self._loops = loops
         finished = None if writer is None else writer.finished
         self.resumed_at = session.index if finished is None else finished
         self.total = source.length
@@ -163,7 +185,7 @@ class Reconstruction(Iterator[Prediction]):
             self._store(prediction)
         except StopIteration:
             self._stored = self.session.fork()
-            self._finish("complete")
+            self._end()
             raise
         except KeyboardInterrupt:
             self._finish("interrupted")
@@ -189,10 +211,36 @@ class Reconstruction(Iterator[Prediction]):
         if self._writer is None:
             return
         self._writer.write(prediction)
+        if self._loops and self.session.ended is not None:
+            self._keep(self._writer, self.session.ended)
         self._stored = self.session.fork()
         if self.session.index - self._checkpointed >= self._checkpoint_every:
             self._checkpointed = self.session.index
             self._checkpoint(self._writer)
+
+    def _keep(self, writer: RunWriter, ended: Ended) -> None:
+        """Let the run hold what was remembered at the end of a segment, unless that is much."""
+        if ended.segment >= MOST_KEPT or ended.state.nbytes > LARGEST_KEPT:
+            return
+        name = str(segment_path(Path(), ended.segment))
+        rule, sha256 = values.to_text(self.session.rule), self.session.model.weights.sha256
+        tensors, place = ended.state.to_tensors(), ended.world_from_segment
+        writer.keep(
+            name, lambda path: write_segment(path, ended.segment, tensors, place, sha256, rule)
+        )
+
+    def _end(self) -> None:
+        """Finish a run whose source has ended."""
+        if self._writer is None or not self._loops:
+            self._finish("complete")
+            return
+        session, folder = self.session, self._writer.folder
+        assert isinstance(session, Session)
+        if session.ended is None:  # otherwise the last segment holds no frame of its own
+            last = Ended(session.segment, session.state, session.world_from_segment)
+            self._keep(self._writer, last)
+        self._finish("complete")
+        self.closing = close_loops(Run.open(folder), session.model)
 
     def _checkpoint(self, writer: RunWriter) -> None:
         stored = self._stored.fork()

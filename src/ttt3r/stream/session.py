@@ -15,7 +15,7 @@ from ttt3r.geometry.camera import ray_map
 from ttt3r.models.adapters import as_stream
 from ttt3r.models.base import QueryModel, SetModel, StreamModel, Views
 from ttt3r.stream import resets, stitching
-from ttt3r.stream.base import Progress, ResultDevice, SessionBase, Settings
+from ttt3r.stream.base import Ended, Progress, ResultDevice, SessionBase, Settings
 from ttt3r.stream.placing import PushedImage, Shown, place, read_image
 from ttt3r.stream.shared import Shared, seen_of
 from ttt3r.stream.watching import Look, Watching
@@ -130,7 +130,11 @@ class Session(SessionBase):
             output = replace(output, gate=None)
         prediction = self._place(output, shown, self.outputs)
         progress = replace(
-            before, state=state, index=before.index + 1, fresh=before.fresh and not update
+            before,
+            state=state,
+            index=before.index + 1,
+            fresh=before.fresh and not update,
+            ended=None,
         )
         progress, prediction = self._observe(before, progress, prediction)
         if joins:
@@ -257,4 +261,5 @@ class Session(SessionBase):
             scale_error=progress.scale_error_after(join),
             watched=watched,
             recent=(),
+            ended=Ended(progress.segment, progress.state, progress.world_from_segment),
         )
