@@ -10,6 +10,7 @@ from torch import Tensor
 from ttt3r import values
 from ttt3r.errors import RunError, SessionError, SettingError
 from ttt3r.geometry import se3
+from ttt3r.geometry.camera import unproject
 from ttt3r.models.adapters import Once, as_stream
 from ttt3r.models.base import SetModel, StreamModel, Tokens, Views
 from ttt3r.runs.frame_file import read_pose
@@ -118,8 +119,13 @@ class Remembered:
         never = torch.tensor([False], device=self.model.device)
         _, output = self.model.step(state, self.encode(index), self.rule, ("points", "pose"), never)
         assert output.points is not None and output.confidence is not None
-        points = se3.apply(pose_of(output), output.points[0].double().cpu())
-        return Shown(se3.apply(place, points), output.confidence[0].double().cpu())
+        points = output.points[0].double().cpu()
+        if self.run.manifest["source"].get("intrinsics") is not None:
+            known = self.run.read(index, ("intrinsics",)).intrinsics
+            assert known is not None
+            points = unproject(points[..., 2], known.double())  # as `placing.place` did
+        points = se3.apply(place, se3.apply(pose_of(output), points))
+        return Shown(points, output.confidence[0].double().cpu())
 
     def _stored(self, number: int) -> Segment | None:
         weights, rule = self.model.weights, values.to_text(self.rule)
