@@ -14,7 +14,7 @@ from ttt3r.models.cut3r.network import Cut3r
 from ttt3r.models.evidence import LogitProbe
 from ttt3r.nn.rope import grid_positions, rotary
 from ttt3r.rules import Evidence
-from ttt3r.types import OUTPUTS
+from ttt3r.types import OUTPUTS, Reading
 
 FIELDS = (
     "points",
@@ -243,10 +243,16 @@ def test_double_precision(head, rule):
             torch.testing.assert_close(
                 getattr(output, field).float(), getattr(near, field), atol=1e-4, rtol=1e-4
             )
+    known = {}
+
+    def last(images: torch.Tensor) -> Reading:  # each field asks for the same three
+        key = images.numpy().tobytes()
+        if key not in known:
+            known[key] = roll(model, images, rule)[1][-1]
+        return known[key]
+
     for field in ("points", "world_points", "pose_encoding"):
-        check_double_precision(
-            lambda images, field=field: getattr(roll(model, images, rule)[1][-1], field), images
-        )
+        check_double_precision(lambda images, field=field: getattr(last(images), field), images)
 
 
 def test_state_as_tensors():
