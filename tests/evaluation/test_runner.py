@@ -99,12 +99,9 @@ def test_one_look_per_length_scores_as_looks_by_hand_do(tmp_path, task):
         pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 127.5 - 1
         with torch.no_grad():
             looked = network.predict(pixels[None], recorder.outputs)
+        outputs = frozenset(recorder.outputs)
         for i in range(score.frames):
-            recorder.take(
-                place(
-                    looked.view(i), None, i, frozenset(recorder.outputs), 0, torch.eye(4).double()
-                )
-            )
+            recorder.take(place(looked.view(i), None, i, outputs, 0, torch.eye(4).double(), None))
         by_hand = recorder.score(score.frames)
         recorder.close()
         assert score.status == by_hand.status == "ok"
