@@ -222,9 +222,10 @@ def test_measure_live(browser: Any):
         words = tab.page.locator("#scale-command").text_content().split()
         assert words[:3] == ["ttt3r", "scale", "RUN"]
         assert float(words[3]) == pytest.approx(factor, rel=1e-4)
-        viewer.begin_anew()
-        viewer.show_now(next(walk(1, 96, 72)))
-        viewer.tell(replace(facts, aligned=True))
+        with tab.page.expect_navigation():  # the page loads itself anew
+            viewer.begin_anew()
+            viewer.show_now(next(walk(1, 96, 72)))
+            viewer.tell(replace(facts, aligned=True))
         tab.until("typeof ttt3r !== 'undefined' && ttt3r.ready && ttt3r.frames === 1")
         assert tab.page.evaluate("facts.started") == 1 and tab.page.evaluate("facts.aligned")
         tab.page.close()
