@@ -122,88 +122,84 @@ def _mean_pose(poses: Sequence[Float[Tensor, "4 4"]]) -> Float[Tensor, "4 4"]:
 
 
 @dataclass(frozen=True)
-class Similarity(values.Value):
+class ByPoints(values.Value):
+    """Joins segments by the points of the frames that they share; a base of stitchings.
+
+    Args:
+        stride: use every `stride`-th pixel in both directions.
+
+    Raises:
+        SettingError: if `stride` is not a whole number of at least 1.
+    """
+
+    stride: int = 4
+
+    outputs: ClassVar[frozenset[str]] = frozenset({"pose", "points"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stride < 1:
+            raise SettingError(f"the stride must be at least 1 pixel, not {self.stride}")
+
+    def connect(
+        self,
+        world_from_segment: Float[Tensor, "4 4"],
+        last: Sequence[Seen],
+        first: Sequence[Seen],
+    ) -> Join:
+        """Fit the similarity; fall back to the pose chain where the points do not allow one."""
+        try:
+            old_from_new, error = self.fit(point_pairs(last, first, self.stride))
+        except InputError as problem:
+            logger.warning("segments are joined by pose alone, without scale: %s", problem)
+            return PoseChain().connect(world_from_segment, last, first)
+        return Join(world_from_segment @ old_from_new.to(world_from_segment), error)
+
+    def fit(self, pairs: "Pairs") -> tuple[Float[Tensor, "4 4"], float | None]:
+        """Return the similarity from the new to the old segment, and the error of its log scale.
+
+        Raises:
+            InputError: if the points do not determine one.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Similarity(ByPoints):
     """The similarity that moves the new segment's points of the shared frames onto the old ones.
 
     Carries scale from segment to segment. Each pixel counts with log c · log c', the product of the
     logarithms of its two confidences, as in the weighted Procrustes step of CUT3R's evaluation.
-
-    Args:
-        stride: use every `stride`-th pixel in both directions.
-
-    Raises:
-        SettingError: if `stride` is not a whole number of at least 1.
+    For `stride` see `ByPoints`.
     """
 
-    stride: int = 4
-
     name: ClassVar[str] = "similarity"
-    outputs: ClassVar[frozenset[str]] = frozenset({"pose", "points"})
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_stride(self.stride)
-
-    def connect(
-        self,
-        world_from_segment: Float[Tensor, "4 4"],
-        last: Sequence[Seen],
-        first: Sequence[Seen],
-    ) -> Join:
-        """Fit the similarity; fall back to the pose chain where the points do not allow one."""
-        pairs = point_pairs(last, first, self.stride)
-        try:
-            old_from_new = align_points(*pairs[:3], with_scale=True)
-        except InputError as error:
-            logger.warning("segments are joined by pose alone, without scale: %s", error)
-            return PoseChain().connect(world_from_segment, last, first)
-        return Join(world_from_segment @ old_from_new.to(world_from_segment))
+    def fit(self, pairs: "Pairs") -> tuple[Float[Tensor, "4 4"], float | None]:
+        """Fit in one step; how sure the scale is remains unknown."""
+        return align_points(*pairs[:3], with_scale=True), None
 
 
 @dataclass(frozen=True)
-class Robust(values.Value):
+class Robust(ByPoints):
     """As `similarity`, but points that do not fit lose their weight; tells how sure the scale is.
 
-    See `geometry.robust.align_robustly`.
-
-    Args:
-        stride: use every `stride`-th pixel in both directions.
-
-    Raises:
-        SettingError: if `stride` is not a whole number of at least 1.
+    See `geometry.robust.align_robustly`; for `stride` see `ByPoints`.
     """
 
-    stride: int = 4
-
     name: ClassVar[str] = "robust"
-    outputs: ClassVar[frozenset[str]] = frozenset({"pose", "points"})
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_stride(self.stride)
-
-    def connect(
-        self,
-        world_from_segment: Float[Tensor, "4 4"],
-        last: Sequence[Seen],
-        first: Sequence[Seen],
-    ) -> Join:
-        """Fit the similarity; fall back to the pose chain where the points do not allow one."""
-        source, target, weights, tiles = point_pairs(last, first, self.stride)
-        try:
-            fit = align_robustly(source, target, weights, tiles)
-        except InputError as error:
-            logger.warning("segments are joined by pose alone, without scale: %s", error)
-            return PoseChain().connect(world_from_segment, last, first)
-        old_from_new = fit.target_from_source.to(world_from_segment)
+    def fit(self, pairs: "Pairs") -> tuple[Float[Tensor, "4 4"], float | None]:
+        """Fit with weights that follow the residuals."""
+        fit = align_robustly(*pairs)
         logger.info(
             "segments joined with a scale of %.4f ± %.2g %%; %.0f %% of the weight fits",
-            float(se3.similarity_scale(old_from_new)),
+            float(se3.similarity_scale(fit.target_from_source)),
             100 * fit.scale_error,
             100 * fit.kept,
         )
         error = fit.scale_error if math.isfinite(fit.scale_error) else None
-        return Join(world_from_segment @ old_from_new, error)
+        return fit.target_from_source, error
 
 
 TILES = 4  # along each side of an image; points of one tile are not independent of each other
@@ -254,11 +250,6 @@ def tiles_of(points: Float[Tensor, "height width 3"]) -> Int[Tensor, " pixels"]:
         torch.arange(side, device=points.device) * TILES // side for side in points.shape[:2]
     )
     return (rows[:, None] * TILES + columns).flatten()
-
-
-def _check_stride(stride: int) -> None:
-    if stride < 1:
-        raise SettingError(f"the stride must be at least 1 pixel, not {stride}")
 
 
 REGISTRY = values.Registry("stitching", [PoseChain, Similarity, Robust])
