@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.cli.conftest import Ttt3r
+from tests.processes import started, wait_until
 from ttt3r.cli.evaluate import EvalCommand, parse_lengths
 from ttt3r.cli.run import RunCommand
 from ttt3r.errors import SettingError
@@ -88,15 +88,10 @@ def test_killed_half_way_it_goes_on_to_the_same_numbers(ttt3r: Ttt3r, tmp_path: 
     assert ttt3r("eval", *SMALL, "--out", "whole").status == 0
     done = Path("part/ttt3r/sequences/stream-0/scores.json")
     words = [sys.executable, "-m", "ttt3r", "eval", *map(str, SMALL), "--out", "part"]
-    process = subprocess.Popen(
-        words, cwd=tmp_path, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    deadline = time.monotonic() + 60
-    while not done.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert done.exists()
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with started(words, cwd=tmp_path, stderr=subprocess.DEVNULL, env=environment) as process:
+        wait_until(done.exists, process)
+        process.send_signal(signal.SIGKILL)
     before = done.stat().st_mtime_ns
     refused = ttt3r("eval", *SMALL, "--out", "part")
     assert refused.status == 2 and "--resume to continue it" in refused.err

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import torch
 from PIL import Image
 
 from tests.cli.conftest import TINY, Ttt3r, make_clip
+from tests.processes import started, wait_until
 from tests.sources.clips import damage
 from ttt3r import RunFolder, open_source, reconstruct
 from ttt3r.cli.progress import LINE_SECONDS, Lines, memory_text, progress, resident_bytes
@@ -147,13 +147,9 @@ def test_stop_and_resume(number: signal.Signals, ttt3r: Ttt3r, tmp_path: Path):
     clip = make_clip(tmp_path / "long walk.mp4", 60)
     words = ["run", clip.name, *TINY, "--reset", "30"]
     command = [sys.executable, "-m", "ttt3r", *words, "--out", "stopped", "--checkpoint-every", "7"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
-    ) as process:
-        deadline = time.monotonic() + 60
-        while not frame_path(tmp_path / "stopped", 9).exists():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.005)
+    pipe = subprocess.PIPE
+    with started(command, stdout=pipe, stderr=pipe, cwd=tmp_path) as process:
+        wait_until(frame_path(tmp_path / "stopped", 9).exists, process)
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number, err

@@ -4,7 +4,6 @@ import errno
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +14,7 @@ import torch
 from PIL import Image
 
 from tests.cli.conftest import TINY, Ttt3r
+from tests.processes import started, wait_until
 from ttt3r.cli.scene import Style, World, parse_size
 from ttt3r.drawing import videos
 from ttt3r.errors import SettingError
@@ -304,17 +304,10 @@ def test_interrupted_in_the_middle(ttt3r: Ttt3r, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stop(number: signal.Signals, tmp_path: Path):
     words = ["scene", "--frames", "100000", "--size", "64x48", "--out", "a.mp4", "--truth", "t"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "ttt3r", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-    ) as process:
-        deadline = time.monotonic() + 60
-        while not any(tmp_path.glob(".t.*.tmp/t/rgb/000002.png")):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.005)
+    command = [sys.executable, "-m", "ttt3r", *words]
+    pipe = subprocess.PIPE
+    with started(command, stdout=pipe, stderr=pipe, cwd=tmp_path) as process:
+        wait_until(lambda: any(tmp_path.glob(".t.*.tmp/t/rgb/000002.png")), process)
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number, err

@@ -19,6 +19,7 @@ from PIL import Image
 
 from tests.mutations import mutated
 from tests.networks import random_tiny
+from tests.processes import started
 from tests.stream.test_session import images
 from ttt3r.errors import InputError, RunError, SettingError
 from ttt3r.runs import frame_file
@@ -137,7 +138,7 @@ def test_killed_and_resumed_equals_uninterrupted(folder, whole, tmp_path, kills)
     out = tmp_path / "run"
     for last in kills:
         command = [sys.executable, "-c", SCRIPT, str(folder), str(out)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        with started(command, stdout=subprocess.PIPE) as process:
             for line in process.stdout:
                 if int(line) >= last:
                     os.kill(process.pid, signal.SIGKILL)

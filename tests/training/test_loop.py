@@ -2,9 +2,7 @@
 
 import json
 import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import ttt3r
+from tests.processes import started, wait_until
 from tests.training.toy import Memory, recipe, trainer
 from ttt3r.errors import InputError
 from ttt3r.files import lock
@@ -69,14 +68,9 @@ def test_a_training_survives_being_killed(tmp_path: Path) -> None:
         "trainer(Path(sys.argv[1]), Memory.render(5, 2, 4)).run(save_every=3)"
     )
     small = Memory.render(5, 2, 4)
-    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT)
-    log, deadline = tmp_path / "log.jsonl", time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if log.exists() and read_log(log)[-1]["step"] >= 4:
-            break
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with started([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT) as process:
+        wait_until((tmp_path / CHECKPOINT).exists, process)
+        process.send_signal(signal.SIGKILL)
     assert trainer(tmp_path, small).progress.step >= 3
 
 

@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.processes import started, wait_until
 from ttt3r.errors import InputError, RunError, SettingError
 from ttt3r.files import lock
 from ttt3r.scenes import make_clip
@@ -154,18 +154,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], folder:
 def test_ctrl_c_stops_the_processes(tmp_path: Path):
     """And a second call goes on; the processes are given far more than they can finish."""
     command = [sys.executable, "-m", "ttt3r.training", "render", str(tmp_path), "--workers", "2"]
-    process = subprocess.Popen(
+    with started(
         [*command, "--clips", "20000", *WORDS], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
-    )  # fmt: skip
-    try:
-        end = time.monotonic() + 240
-        while not list(tmp_path.glob("*.npz")) and time.monotonic() < end:
-            time.sleep(0.1)
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        wait_until(lambda: list(tmp_path.glob("*.npz")), process)
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=120)
-    finally:
-        process.kill()
     assert process.returncode == 130, errors
     assert "Traceback" not in errors and "the same command goes on" in errors
     assert not list(tmp_path.glob(".*.tmp"))

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.exporters.test_exporters import make_run
+from tests.processes import PATIENCE
 from tests.viewer.room import walk
 from ttt3r.exporters import export
 from ttt3r.runs.facts import Facts
@@ -59,7 +60,7 @@ class Tab:
 
     def until(self, truth: str) -> None:
         """Wait for something; the page's own policy forbids playwright's way to poll it."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while not self.page.evaluate(f"Boolean({truth})"):
             assert time.monotonic() < deadline, truth
             self.page.wait_for_timeout(30)

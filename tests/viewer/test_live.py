@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.processes import wait_until
 from tests.viewer.room import walk
 from tests.viewer.test_scene import read_records
 from ttt3r.errors import RunError, SettingError
@@ -44,10 +45,7 @@ def viewer(monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveViewer]:
 
 
 def wait_for_frames(viewer: LiveViewer, frames: int) -> None:
-    deadline = time.monotonic() + 60
-    while viewer.scene.frames < frames:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: viewer.scene.frames >= frames)
 
 
 def test_the_slot_keeps_the_newest():
