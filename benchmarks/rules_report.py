@@ -4,10 +4,11 @@ import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from benchmarks.intervals import Interval, bootstrap
 from benchmarks.machine import table
 from ttt3r.errors import RunError
 from ttt3r.evaluation.reports.figures import BLACK, COLOURS, GREY, MARKERS, new_figure
@@ -19,7 +20,6 @@ BASE = "overwrite"
 METRIC = "ate"
 INTERVALS = ("ate", "rpe_rotation")  # have a panel
 SHOWN = ("ate", "rpe_translation", "rpe_rotation", "rotation")
-DRAWS, SHARE = 4000, 0.95
 TICKS = (0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1, 1.05, 1.1, 1.15, 1.2, 1.4, 1.7, 2, 3, 5)
 # ATE over that of `overwrite` by the third-party notes of docs/rules.md, "What others report".
 CLAIMS: dict[str, tuple[float, float, float, float]] = {
@@ -30,39 +30,6 @@ CLAIMS: dict[str, tuple[float, float, float, float]] = {
     "brake(1)": (0.015, 0.063, 0.072, 0.261),
     "ortho": (0.015, 0.055, 0.087, 0.488),
 }
-
-
-class Interval(NamedTuple):
-    """A mean over sequences, and where it lies for other draws of as many sequences."""
-
-    mean: float
-    low: float
-    high: float
-
-    def text(self, digits: int) -> str:
-        """As tables show it."""
-        return f"{self.mean:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
-
-    @property
-    def verdict(self) -> str:
-        """What a ratio of errors says of a rule."""
-        if self.high < 1:
-            return "better"
-        return "worse" if self.low > 1 else "no difference seen"
-
-
-def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
-    """Return the mean and its percentile interval over draws with replacement.
-
-    Args:
-        values: one per sequence.
-        seed: of the draws.
-    """
-    given = np.array(values, dtype=np.float64)
-    draws = np.random.default_rng(seed).choice(given, (DRAWS, len(given))).mean(axis=1)
-    edge = (1 - SHARE) / 2
-    low, high = np.quantile(draws, (edge, 1 - edge))
-    return Interval(float(given.mean()), float(low), float(high))
 
 
 def ratio(

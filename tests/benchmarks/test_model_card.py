@@ -7,6 +7,8 @@ import pytest
 
 from benchmarks import card_data, machine, model_card
 from benchmarks.card_data import FARTHEST, HeldOut
+from benchmarks.card_goals import GOALS, reached, verdict
+from benchmarks.intervals import Interval
 from benchmarks.model_card import PARTS, QUICK, VERDICTS, Verdict, answer
 from tests.evaluation.evaluations import evaluation
 from ttt3r.errors import InputError
@@ -41,24 +43,38 @@ def test_better_is_better_on_most_sequences(ate, walk, says):
     assert answer(verdict, told(ate=ate, ate_walk=walk)) == f"* ttt3r: better than a walk: {says}"
 
 
-@pytest.mark.parametrize(("goal", "says"), [(0.2, "yes"), (0.19, "**no**")])
-def test_a_goal_holds_for_the_mean(goal, says):
-    verdict = Verdict("clips", "pose", "small", "ate_of_path", goal)
-    text = answer(verdict, told(ate_of_path=[0.1, 0.2, 0.3]))
-    assert text == f"* ttt3r: small: {says}. mean 20.00 over 3"
+def test_goals_are_shares_of_means():
+    """Of the path where units differ, so that no long path outweighs the others."""
+    found = told(ate=[1.0, 2.0, 3.0], ate_walk=[4.0, 4.0, 4.0], ate_of_path=[0.1, 0.1, 0.1])
+    goal = next(goal for goal in GOALS if goal.against == "ate_walk")
+    share = reached(goal, {("clips", "pose"): [found]})
+    assert share is not None and share.mean == pytest.approx(0.5)
+    assert share.low < 0.5 < share.high
+    real = dataclasses.replace(goal, part="real")
+    share = reached(real, {("real", "pose"): [found]})
+    assert share is not None and share.mean == pytest.approx(0.3 / (0.4 + 0.2 + 0.4 / 3))
+    assert reached(goal, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("share", "says"),
+    [(0.25, "goal reached"), (0.3, "floor reached"), (0.46, "**missed**"), (None, "not measured")],
+)
+def test_verdicts_on_goals(share, says):
+    goal = next(goal for goal in GOALS if goal.against == "ate_walk")
+    assert verdict(goal, None if share is None else Interval(share, 0.0, 1.0)) == says
 
 
 @pytest.mark.parametrize("values", [{"a": [0.1], "b": ["failed: NaN"]}, {"a": ["dropped: still"]}])
 def test_what_failed_or_was_not_scored_is_no_success(values):
-    verdict = Verdict("clips", "pose", "small", "ate", 9.0)
+    verdict = Verdict("clips", "pose", "small", "ate", "ate_walk")
     assert "**no**" in answer(verdict, evaluation(values))
 
 
 def test_verdicts_ask_for_scores_that_exist():
-    for verdict in VERDICTS:
-        keys = {metric.key for metric in METRICS[verdict.task]}
-        wanted = {verdict.metric, verdict.against} - {0.12, 0.15, 0.25}
-        assert verdict.part in PARTS and wanted <= keys
+    for asked in (*VERDICTS, *GOALS):
+        keys = {metric.key for metric in METRICS[asked.task]}
+        assert asked.part in PARTS and {asked.metric, asked.against} - {""} <= keys
 
 
 @pytest.fixture

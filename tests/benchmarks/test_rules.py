@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from benchmarks import rules, rules_report
-from benchmarks.rules_report import bootstrap, ratio, read, verdicts
+from benchmarks.intervals import bootstrap
+from benchmarks.rules_report import ratio, read, verdicts
 from benchmarks.together import Known, run_together
 from tests.goldens import PROJECT_ROOT
 from tests.networks import random_images, random_tiny
