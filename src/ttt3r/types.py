@@ -13,7 +13,7 @@ Conventions, stated once:
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -225,6 +225,10 @@ OUTPUTS: tuple[str, ...] = tuple(
 # How each field is stored.
 ON_DISK: dict[str, torch.dtype] = {item.name: item.metadata["on_disk"] for item in fields(Reading)}
 
+
+# Where the pose of a frame comes from, see `ttt3r.stream.posing`.
+PoseFrom = Literal["head", "points", "auto"]
+POSE_SOURCES: tuple[str, ...] = get_args(PoseFrom)
 
 Health = Literal["in-domain", "drifting", "lost"]
 

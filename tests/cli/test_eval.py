@@ -181,6 +181,9 @@ def test_other_rules_and_other_sequences_may_be_added(ttt3r: Ttt3r):
     }
     report = Path("ev/summary.md").read_text("utf-8")
     assert "cannot be ranked" in report and "3 sequences of folder" in report
+    words = ("--resume", "--sequences", "a", "--pose-from", "points")
+    assert ttt3r("eval", "--task", "pose", *OWN, *words).status == 0
+    assert "ttt3r, points poses" in Path("ev/summary.md").read_text("utf-8")
 
 
 def test_the_device_may_change(ttt3r: Ttt3r):

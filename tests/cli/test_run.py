@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -95,6 +96,16 @@ def test_the_pose_memory_may_follow_a_rule_of_its_own(clip: Path, ttt3r: Ttt3r):
     both = ("--rule", manifest["rule"], "--end", 0.4, "--no-summary", "--out", "b")
     assert ttt3r("run", clip, *TINY, *both).status == 0
     assert_equal_runs(Run.open("a"), Run.open("b"))
+
+
+def test_poses_may_come_from_points(clip: Path, ttt3r: Ttt3r):
+    words = ("run", clip, *TINY, "--quiet", "--end", 0.3, "--out", "a")
+    assert ttt3r(*words, "--pose-from", "points").status == 0
+    assert Run.open("a").manifest["pose_from"] == "points"
+    assert re.search(r"poses +from points", ttt3r("info", "a").out)
+    assert ttt3r(*words, "--pose-from", "points", "--resume").status == 0
+    refused = ttt3r(*words, "--resume")
+    assert refused.status == 2 and 'pose_from: was "points", now null' in refused.err
 
 
 def test_images_are_turned_and_cut(clip: Path, ttt3r: Ttt3r):
@@ -243,6 +254,7 @@ class TestRefusals:
             ("--reset 1", "at least 2 frames"),
             ("--reset sometimes", "unknown reset"),
             ("--stitch glue", "unknown stitching"),
+            ("--pose-from tail", "pose_from must be one of head, points, auto"),
             ("--stride 0", "stride"),
             ("--start 2 --end 1", "must lie after start"),
             ("--start 99", "no frame between"),

@@ -83,6 +83,21 @@ def test_nothing_is_overwritten_unasked(tiny_linear_pth: Path, tmp_path: Path) -
     assert len((folder / "model.safetensors").read_bytes()) < 0.6 * len(before)
 
 
+def test_a_card_may_say_where_poses_come_from(tiny_linear_pth: Path, tmp_path: Path) -> None:
+    folder = convert(tiny_linear_pth, tmp_path / "a")
+    card = folder / "config.json"
+    content = json.loads(card.read_text())
+    assert "pose_from" not in content and load(folder).weights.pose_from is None
+    card.write_text(json.dumps(content | {"pose_from": "auto"}))
+    again = convert(folder, tmp_path / "b")
+    assert json.loads((again / "config.json").read_text())["pose_from"] == "auto"
+    assert load(again).weights.pose_from == "auto"
+    for wrong in ("tail", 3, None):
+        card.write_text(json.dumps(content | {"pose_from": wrong}))
+        with pytest.raises(WeightsError, match=r"is damaged \(pose_from is"):
+            load(folder)
+
+
 def test_a_folder_can_be_converted_in_place(tiny_linear_pth: Path, tmp_path: Path) -> None:
     folder = convert(tiny_linear_pth, tmp_path)
     convert(folder, folder, "float16", overwrite=True)

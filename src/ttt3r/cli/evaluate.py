@@ -48,6 +48,9 @@ class EvalCommand(Command):
     pose_memory: Annotated[str | None, option("RULE", "written whole, as published")] = None
     """How CUT3R's pose memory is updated, under every rule; see ttt3r run --help."""
 
+    pose_from: Annotated[str | None, option("SOURCE", "as the weights say, else head")] = None
+    """Where poses come from: head, points or auto, under every rule; see ttt3r run --help."""
+
     reset: Annotated[str | None, option("FRAMES", "never")] = None
     """Start afresh after this many frames; the published protocols never do."""
 
@@ -199,7 +202,9 @@ class EvalCommand(Command):
         from ttt3r.weights import choose_precision
 
         pose_memory = self.pose_memory and rules.import_rules(self.pose_memory)
-        session = open_session(model, rule, self.reset, pose_memory=pose_memory)
+        session = open_session(
+            model, rule, self.reset, pose_memory=pose_memory, pose_from=self.pose_from
+        )
         dtype = choose_precision(self.precision, session.device)
         size = model.preparation.size if self.size is None else self.size
         if size > LARGEST_SIZE:

@@ -144,6 +144,7 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("rule", facts["rule"]),
         ("reset", facts["reset"]),
         ("stitch", facts["stitch"]),
+        *([("poses", f"from {facts['pose_from']}")] if "pose_from" in facts else []),
         ("outputs", ", ".join(facts["outputs"])),
         ("image size", f"{facts['size']} pixels"),
         ("source", ", ".join([name, *source.get("arranged", [])])),

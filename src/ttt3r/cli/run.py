@@ -84,6 +84,10 @@ class RunCommand(Command):
     """What to compute, such as points, pose, world (points in the world) and rgb. What a network
     cannot give is refused with a list of what it can."""
 
+    pose_from: Annotated[str | None, option("SOURCE", "as the weights say, else head")] = None
+    """Where poses come from: head (as published), points (the rigid motion from the frame's own
+    points to its points in the world), or auto (the head's rotation, the points' position)."""
+
     size: Annotated[int | None, option("PIXELS", "as the weights were trained")] = None
     """Longer side of the images that the network sees."""
 
@@ -234,6 +238,7 @@ class RunCommand(Command):
             precision=self.precision,
             trace=self.trace,
             loops=self.loops,
+            pose_from=self.pose_from,
             stop_when=lambda: stop.signal != 0,
         )
 

@@ -177,6 +177,7 @@ class Settings:
         reset: when the state is reset, as text.
         size: longer side of the images.
         precision: of the computation.
+        pose_from: where poses come from, see `ttt3r.stream.posing`.
     """
 
     task: Task
@@ -190,11 +191,13 @@ class Settings:
     reset: str
     size: int
     precision: str
+    pose_from: str = "head"
 
     @property
     def label(self) -> str:
-        """Rule and reset, which is what evaluations side by side differ in."""
-        return self.rule if self.reset == "never" else f"{self.rule}, reset {self.reset}"
+        """What evaluations side by side differ in: rule, reset, and where poses come from."""
+        reset = "" if self.reset == "never" else f", reset {self.reset}"
+        return self.rule + reset + ("" if self.pose_from == "head" else f", {self.pose_from} poses")
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,7 @@ def settings_of(plan: Plan, session: SessionBase, size: int, precision: str) -> 
         reset=values.to_text(session.reset),
         size=size,
         precision=precision,
+        pose_from=session.pose_from,
     )
 
 
@@ -167,7 +168,7 @@ def evaluate(
         plan: what to show.
         model: the network.
         store: where to read from what is done, and where to write.
-        settings: as from `settings_of`; rule and reset are taken from here.
+        settings: as from `settings_of`; rule, reset and source of poses are taken from here.
         progress: called after each frame with the number of frames done, those of sequences that
             were done before included.
 
@@ -219,7 +220,8 @@ def _measure(
     recorder_of, parts = RECORDERS[settings.task], []
 
     def session() -> SessionBase:
-        return open_session(model, settings.rule, settings.reset, recorder_of.outputs)
+        asked = settings.rule, settings.reset, recorder_of.outputs
+        return open_session(model, *asked, pose_from=settings.pose_from)
 
     preparation = dataclasses.replace(model.preparation, size=settings.size)
     for frames, lengths in passes(session(), plan.lengths, sequence):

@@ -43,7 +43,7 @@ ARTIFACTS = (ESTIMATE, TRUTH, MAPS, CLOUDS) = (
     "depth.npz",
     "clouds.npz",
 )
-VARYING = ("rule", "reset")  # what may differ within one folder
+VARYING = ("rule", "reset", "pose_from")  # what may differ within one folder
 NAMES = "sequences"  # entry of the manifest: all that were ever asked for
 ADVICE = "What is done is kept; fix that, then go on with --resume."
 

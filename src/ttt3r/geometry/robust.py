@@ -1,5 +1,6 @@
 """The similarity between two sets of points of which some do not fit, and how sure its scale is."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -60,16 +61,11 @@ def align_robustly(
         InputError: as `align_points`.
     """
     source, target, weights = (item.to(torch.float64) for item in (source, target, weights))
-    trust = torch.ones_like(weights)
-    fit = align_points(source, target, weights, with_scale=True)
-    for _ in range(ITERATIONS):
-        distance = (target - se3.apply(fit, source)).norm(dim=1)
-        threshold = HUBER * _weighted_median(distance, weights)
-        before = trust
-        trust = torch.where(distance <= threshold, 1.0, threshold / distance)
-        if float(((trust - before).abs() * weights).sum()) <= SETTLED * float(weights.sum()):
-            break
-        fit = align_points(source, target, weights * trust, with_scale=True)
+
+    def similarity(some: Float[Tensor, " n"]) -> Float[Tensor, "4 4"]:
+        return align_points(source, target, some, with_scale=True)
+
+    fit, trust = reweighted(similarity, source, target, weights)
     distance = (target - se3.apply(fit, source)).norm(dim=1)
     return RobustFit(
         fit,
@@ -77,6 +73,37 @@ def align_robustly(
         float(_weighted_median(distance, weights)),
         float((weights * trust).sum() / weights.sum()),
     )
+
+
+def reweighted(
+    fit: Callable[[Float[Tensor, " n"]], Float[Tensor, "4 4"]],
+    source: Float[Tensor, "n 3"],
+    target: Float[Tensor, "n 3"],
+    weights: Float[Tensor, " n"],
+    rounds: int = ITERATIONS,
+) -> tuple[Float[Tensor, "4 4"], Float[Tensor, " n"]]:
+    """Fit again and again with Huber's weights, see `align_robustly`.
+
+    Args:
+        fit: returns the least-squares transform for some weights.
+        source: points, float64.
+        target: the corresponding points, float64.
+        weights: positive weights, float64.
+        rounds: fits at most, after the first; fewer if the weights settle.
+
+    Returns:
+        The transform, and the share that each point keeps of its weight.
+    """
+    trust, found = torch.ones_like(weights), fit(weights)
+    for _ in range(rounds):
+        distance = (target - se3.apply(found, source)).norm(dim=1)
+        threshold = HUBER * _weighted_median(distance, weights)
+        before = trust
+        trust = torch.where(distance <= threshold, 1.0, threshold / distance)
+        if float(((trust - before).abs() * weights).sum()) <= SETTLED * float(weights.sum()):
+            break
+        found = fit(weights * trust)
+    return found, trust
 
 
 def _scale_error(

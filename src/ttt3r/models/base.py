@@ -231,6 +231,8 @@ class WeightsInfo:
         config: the network's configuration; its class tells the family.
         preparation: how images are prepared for the network.
         filename: name of the weight file; empty if there is none.
+        pose_from: where poses come from unless a session says otherwise, see
+            `ttt3r.stream.posing`; None for the pose head.
     """
 
     name: str
@@ -241,6 +243,7 @@ class WeightsInfo:
     config: Any = None
     preparation: Preparation | None = None
     filename: str = field(default="", compare=False)
+    pose_from: str | None = None
 
 
 @runtime_checkable

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from ttt3r.errors import RunError
+from ttt3r.types import PoseFrom
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -39,6 +40,9 @@ class Manifest(TypedDict, total=False):
     outputs: Annotated[list[str], Meta(description="what was computed")]
     size: Annotated[int, Meta(description="longer image side in pixels", ge=1)]
     trace: Annotated[bool, Meta(description="whether the run holds a trace; absent if not")]
+    pose_from: Annotated[
+        PoseFrom, Meta(description="where poses come from; absent if from the pose head")
+    ]
     source: Annotated[
         dict[str, Any],
         Meta(

@@ -32,7 +32,7 @@ AnySession = TypeVar("AnySession", bound=_Counted)
 WAITING, LISTED = 4, 10
 KEPT = "Frames written so far are kept; make room or fix the permissions, then go on with --resume."
 logger = logging.getLogger("ttt3r.runs")
-COMPARED = ("model", "rule", "reset", "stitch", "outputs", "source", "size", "trace")
+COMPARED = ("model", "rule", "reset", "stitch", "outputs", "source", "size", "trace", "pose_from")
 GROWING = ("source.files", "source.last")  # a folder may gain images between two attempts
 
 

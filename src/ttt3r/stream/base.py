@@ -17,12 +17,12 @@ from ttt3r import values
 from ttt3r.errors import SessionError, SettingError
 from ttt3r.files import has_text_name, user_path
 from ttt3r.models.base import SetModel, StreamModel
-from ttt3r.stream import resets, shared, stitching
+from ttt3r.stream import posing, resets, shared, stitching
 from ttt3r.stream.placing import PushedImage
 from ttt3r.stream.watching import Memory, Watching
 from ttt3r.tensor_files import encode_header, read_tensors, write_tensors
 from ttt3r.trace.trace import Change, Trace
-from ttt3r.types import Prediction
+from ttt3r.types import PoseFrom, Prediction
 
 # Where the tensors of predictions lie.
 ResultDevice = Literal["cpu", "model"]
@@ -88,6 +88,7 @@ class Settings:
     reset: str
     stitch: str
     outputs: tuple[str, ...]
+    pose_from: str = "head"
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class _Header:
         checksum: CRC-32 of the header without it, and of the tensors; 0 while it is computed.
     """
 
-    format: Literal["ttt3r-session-3"]
+    format: Literal["ttt3r-session-4"]
     model: str
     sha256: str
     settings: Settings
@@ -126,6 +127,7 @@ class SessionBase(abc.ABC):
         stitch: how segments are joined, see `Session`.
         device_of_results: where the tensors of predictions lie, see `Session`.
         trace: whether to keep a trace, see `Session`.
+        pose_from: where poses come from, see `Session`.
 
     Raises:
         SettingError: if a name is unknown, or the model cannot give an output.
@@ -141,6 +143,7 @@ class SessionBase(abc.ABC):
         stitch: "str | stitching.Stitching | None",
         device_of_results: ResultDevice = "cpu",
         trace: bool = False,
+        pose_from: str | None = None,
     ) -> None:
         if device_of_results not in get_args(ResultDevice):
             raise SettingError(
@@ -151,6 +154,7 @@ class SessionBase(abc.ABC):
         self.reset = resets.parse(reset)
         self.stitch = stitching.parse(stitch, model.capabilities.metric_scale)
         self.outputs = model.capabilities.check((outputs,) if isinstance(outputs, str) else outputs)
+        self.pose_from: PoseFrom = posing.choose(pose_from, model)
         here = torch.eye(4, dtype=torch.float64)
         self._progress = Progress(state, 0, 0, here, trace=Trace() if trace else None)
         self._start = state.memories()  # what the trace measures the drift from
@@ -234,9 +238,10 @@ class SessionBase(abc.ABC):
         settings = Settings(
             *(values.to_text(value) for value in (self.rule, self.reset, self.stitch)),
             outputs=tuple(sorted(self.outputs)),
+            pose_from=self.pose_from,
         )
         header = _Header(
-            "ttt3r-session-3",
+            "ttt3r-session-4",
             self.model.weights.name,
             self.model.weights.sha256,
             settings,

@@ -16,7 +16,7 @@ from ttt3r import values
 from ttt3r.errors import InputError, SettingError
 from ttt3r.models.adapters import POLICIES, Once
 from ttt3r.models.base import SetModel, State, StreamModel
-from ttt3r.stream import resets, stitching
+from ttt3r.stream import posing, resets, stitching
 from ttt3r.stream.base import Progress, ResultDevice, SessionBase, Settings
 from ttt3r.stream.placing import PushedImage, Shown, place, pose_of, read_image
 from ttt3r.stream.session import Session
@@ -93,10 +93,11 @@ class ClipSession(SessionBase):
         stitch: how segments are joined, see `Session`.
         device_of_results: where every tensor of a prediction lies, see `Session`.
         trace: see `Session`; it follows what single frames say.
+        pose_from: see `Session`.
 
     Raises:
-        SettingError: if a name is unknown, or the reset wants to see frames before they are looked
-            at.
+        SettingError: if a name is unknown, the reset wants to see frames before they are looked at,
+            or poses are to come from points in the world that the network does not give.
     """
 
     def __init__(
@@ -107,8 +108,9 @@ class ClipSession(SessionBase):
         stitch: "str | stitching.Stitching | None" = None,
         device_of_results: ResultDevice = "cpu",
         trace: bool = False,
+        pose_from: str | None = None,
     ) -> None:
-        where = device_of_results, trace
+        where = device_of_results, trace, pose_from
         super().__init__(model, Once(), Joint.none(), reset, outputs, stitch, *where)
         self.planned = _planned(self.reset)
         self._handed_over = self._progress.trace
@@ -131,7 +133,14 @@ class ClipSession(SessionBase):
                 f"its rule is {settings.rule!r}, so it answers for each frame; load it with "
                 "ttt3r.Session.load"
             )
-        return cls(model, settings.reset, settings.outputs, settings.stitch, device_of_results)
+        return cls(
+            model,
+            settings.reset,
+            settings.outputs,
+            settings.stitch,
+            device_of_results,
+            pose_from=settings.pose_from,
+        )
 
     def stream(self, images: Iterable[PushedImage]) -> Iterator[Prediction]:
         """Take in frames, and when a segment has ended, say of each what it shows.
@@ -171,7 +180,13 @@ class ClipSession(SessionBase):
         images = torch.stack([shown.pixels for shown in clip])[None].to(self.device)
         if self.segment:
             images = torch.cat([self.state.image.to(self.device), images], 1)
-        return self.model.predict(images, outputs)
+        needed = posing.needs(self.pose_from) if "pose" in outputs else frozenset()
+        output = self.model.predict(images, outputs | needed)
+        if needed:
+            first = self.index - (images.shape[1] - len(clip))
+            indices = range(first, first + images.shape[1])
+            output = posing.repose(output, self.pose_from, indices).only(outputs)
+        return output
 
     def _look(self, clip: list[Shown], *, ends: bool) -> Iterator[Prediction]:
         """Look once at a segment and yield what is said of its new frames."""
@@ -230,6 +245,7 @@ def open_session(
     device_of_results: ResultDevice = "cpu",
     pose_memory: Any = None,
     trace: bool = False,
+    pose_from: str | None = None,
 ) -> Session | ClipSession:
     """Open the session that suits a whole stream: one look per segment where that is enough.
 
@@ -243,6 +259,7 @@ def open_session(
         device_of_results: see `Session`.
         pose_memory: see `Session`.
         trace: see `Session`.
+        pose_from: see `Session`.
 
     Raises:
         SettingError: see `Session`.
@@ -252,8 +269,9 @@ def open_session(
         and not isinstance(model, StreamModel)
         and isinstance(POLICIES.parse(rule), Once)
     ):
-        return ClipSession(model, reset, outputs, stitch, device_of_results, trace)
-    return Session(model, rule, reset, outputs, stitch, device_of_results, pose_memory, trace)
+        return ClipSession(model, reset, outputs, stitch, device_of_results, trace, pose_from)
+    where = device_of_results, pose_memory, trace, pose_from
+    return Session(model, rule, reset, outputs, stitch, *where)
 
 
 def _last_placed(output: Reading, first: int, count: int, wanted: int) -> list[int]:

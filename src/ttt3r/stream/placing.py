@@ -120,12 +120,15 @@ def place(
 
 
 def pose_of(output: Reading) -> Float[Tensor, "4 4"]:
-    """Return the pose of the first sample in its segment, float64 on the CPU."""
+    """Return the pose of the first sample in its segment, float64 on the CPU.
+
+    A matrix counts before an encoding: it may come from elsewhere than the pose head, see `posing`.
+    """
     encoding = output.pose_encoding
-    if encoding is None:
-        assert output.world_from_camera is not None
+    if output.world_from_camera is not None:
         # Through a quaternion, which makes the rotation exact.
         encoding = se3.encoding_from_pose(output.world_from_camera.cpu().double())
+    assert encoding is not None
     return se3.pose_from_encoding(encoding[0].cpu().double())
 
 

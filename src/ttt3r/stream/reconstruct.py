@@ -48,6 +48,7 @@ def reconstruct(
     stop_when: Callable[[], bool] | None = None,
     pose_memory: Any = None,
     loops: bool = False,
+    pose_from: str | None = None,
 ) -> "Reconstruction":
     """Reconstruct a video, folder of images or any iterable of frames while it arrives.
 
@@ -71,6 +72,7 @@ def reconstruct(
         loops: keep what is remembered at the end of each segment in the run, and when the source
             has ended, move the segments so that places which were seen twice meet; see
             `stream.loops.closing.close_loops`. Needs `out` and a reset.
+        pose_from: where poses come from, see `Session`.
 
     Returns:
         An iterator of predictions. With `out`, what was yielded is also written; stopping early
@@ -97,7 +99,7 @@ def reconstruct(
     if isinstance(model, str | Path):
         model = weights.load(model, device, precision)
     asked = rule, reset, outputs, stitch
-    session = open_session(model, *asked, pose_memory=pose_memory, trace=trace)
+    session = open_session(model, *asked, pose_memory=pose_memory, trace=trace, pose_from=pose_from)
     if loops and not isinstance(session, Session):
         raise SettingError(
             "this network looks once at each segment and remembers none, so its loops cannot be "
@@ -136,6 +138,7 @@ def describe(session: SessionBase, source: Source, size: int) -> dict[str, Any]:
         "outputs": sorted(session.outputs),
         "size": size,
         **({} if session.trace is None else {"trace": True}),
+        **({} if session.pose_from == "head" else {"pose_from": session.pose_from}),
         "source": source.describe(),
         "versions": {"ttt3r": __version__, "torch": str(torch.__version__)},
     }

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ttt3r import rules, values
@@ -13,8 +13,8 @@ from ttt3r.errors import SessionError, SettingError
 from ttt3r.geometry import se3
 from ttt3r.geometry.camera import ray_map
 from ttt3r.models.adapters import as_stream
-from ttt3r.models.base import QueryModel, SetModel, StreamModel, Views
-from ttt3r.stream import resets, stitching
+from ttt3r.models.base import QueryModel, SetModel, StreamModel, Tokens, Views
+from ttt3r.stream import posing, resets, stitching
 from ttt3r.stream.base import Ended, Progress, ResultDevice, SessionBase, Settings
 from ttt3r.stream.placing import PushedImage, Shown, place, read_image
 from ttt3r.stream.shared import Shared, seen_of
@@ -62,9 +62,12 @@ class Session(SessionBase):
             `split(rule, pose_memory)`.
         trace: follow the gate, the state, the camera and what frames say of each other over time,
             in memory of fixed size: `Session.trace`, and `Prediction.quality`.
+        pose_from: where the poses of frames come from: "head" (as published), "points", "auto" (see
+            `ttt3r.stream.posing`), or None: as the weights say, else "head".
 
     Raises:
-        SettingError: if a name is unknown, or another family is to have a rule of the pose memory.
+        SettingError: if a name is unknown, another family is to have a rule of the pose memory, or
+            poses are to come from points in the world that the network does not give.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Session(SessionBase):
         device_of_results: ResultDevice = "cpu",
         pose_memory: Any = None,
         trace: bool = False,
+        pose_from: str | None = None,
     ) -> None:
         streaming = as_stream(model)
         policy = streaming.parse_rule(rule)
@@ -87,7 +91,7 @@ class Session(SessionBase):
             policy = streaming.parse_rule(f"split({', '.join(map(values.to_text, parts))})")
         with torch.no_grad():
             state = streaming.initial_state(policy)
-        where = device_of_results, trace
+        where = device_of_results, trace, pose_from
         super().__init__(streaming, policy, state, reset, outputs, stitch, *where)
 
     @property
@@ -124,8 +128,8 @@ class Session(SessionBase):
         allowed = torch.tensor([update], device=device)
         joins = resets.may_be_shared(self.reset, self.index)
         outputs = self.outputs | (self._for_joining if joins else frozenset())
-        state, output = self.model.step(self.state, tokens, self.rule, outputs, allowed)
         before = self._progress
+        state, output = self._step(before.state, tokens, outputs, allowed)
         if before.fresh:  # the frame is taken over whole, whatever the rule
             output = replace(output, gate=None)
         prediction = self._place(output, shown, self.outputs)
@@ -161,7 +165,7 @@ class Session(SessionBase):
         shown = read_image(image, self.index)
         tokens = self.model.encode(Views(image=shown.pixels[None].to(self.device)))
         wanted, never = frozenset({"points", "pose"}), torch.tensor([False], device=self.device)
-        _, output = self.model.step(self.state, tokens, self.rule, wanted, never)
+        _, output = self._step(self.state, tokens, wanted, never)
         placed = self._place(output, shown, wanted)
         assert placed.world_from_camera is not None and placed.confidence is not None
         confidence = float(placed.confidence.double().log().mean().exp())
@@ -210,6 +214,20 @@ class Session(SessionBase):
         """See `SessionBase.begin`."""
         return cls(model, **vars(settings), device_of_results=device_of_results)
 
+    def _step(
+        self,
+        state: Any,
+        tokens: Tokens,
+        outputs: frozenset[str],
+        update: Bool[Tensor, " batch"],
+    ) -> tuple[Any, Reading]:
+        """Let the model take a step; the pose comes from where it is to come from."""
+        needed = posing.needs(self.pose_from) if "pose" in outputs else frozenset()
+        state, output = self.model.step(state, tokens, self.rule, outputs | needed, update)
+        if needed:
+            output = posing.repose(output, self.pose_from, [self.index]).only(outputs)
+        return state, output
+
     def _place(self, output: Reading, shown: Shown | None, outputs: frozenset[str]) -> Prediction:
         at = (self.segment, self.world_from_segment, self._progress.scale_error)
         return self._hand_over(place(output, shown, self.index, outputs, *at))
@@ -240,9 +258,7 @@ class Session(SessionBase):
         state = self.model.reset(progress.state, self.rule, torch.ones_like(frames[-1].update))
         again, watched, fresh = [], {}, True
         for frame in frames:
-            state, replay = self.model.step(
-                state, frame.tokens, self.rule, self._for_joining, frame.update
-            )
+            state, replay = self._step(state, frame.tokens, self._for_joining, frame.update)
             again.append(seen_of(replay))
             if not bool(frame.update):
                 continue

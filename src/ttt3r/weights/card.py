@@ -9,7 +9,7 @@ from ttt3r.errors import WeightsError
 from ttt3r.models.base import WeightsInfo
 from ttt3r.models.config import NetworkConfig
 from ttt3r.models.registry import FAMILIES, Family, family_of
-from ttt3r.types import Preparation
+from ttt3r.types import POSE_SOURCES, Preparation
 from ttt3r.version import __version__
 
 FORMAT = "ttt3r-weights"
@@ -27,6 +27,7 @@ def card_text(info: WeightsInfo) -> str:
         "licence": info.licence,
         "origin": info.origin,
         "image_policy": None if info.preparation is None else asdict(info.preparation),
+        **({} if info.pose_from is None else {"pose_from": info.pose_from}),
         "config": info.config.to_dict(),
         "source": {"file": info.filename, "sha256": info.sha256},
         "converter": f"ttt3r {__version__}",
@@ -73,6 +74,7 @@ def read_card(text: str, where: str) -> WeightsInfo:
             trained=bool(content["trained"]),
             filename=_text(source["file"]),
             sha256=_text(source["sha256"]),
+            pose_from=None if "pose_from" not in content else _pose_from(content["pose_from"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{where} is damaged ({error}); convert the weights again") from error
@@ -96,6 +98,12 @@ def _parse(text: str) -> Mapping[str, Any]:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not text")
+    return value
+
+
+def _pose_from(value: Any) -> str:
+    if value not in POSE_SOURCES:
+        raise ValueError(f"pose_from is {value!r}, not one of {', '.join(POSE_SOURCES)}")
     return value
 
 

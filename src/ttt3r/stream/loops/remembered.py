@@ -17,9 +17,9 @@ from ttt3r.runs.frame_file import read_pose
 from ttt3r.runs.placement import Placement
 from ttt3r.runs.reader import Run, frame_path
 from ttt3r.runs.segment_file import read_segment
-from ttt3r.stream import resets
+from ttt3r.stream import posing, resets
 from ttt3r.stream.placing import pose_of, read_image
-from ttt3r.types import Prediction
+from ttt3r.types import PoseFrom, Prediction
 
 MOST_OPEN = 4  # states that are held at a time
 
@@ -76,6 +76,7 @@ class Remembered:
             )
         self.rule = self.model.parse_rule(run.manifest["rule"])
         self.reset = resets.parse(run.manifest["reset"])
+        self.pose_from: PoseFrom = posing.choose(run.manifest.get("pose_from", "head"), self.model)
         said = [read_pose(frame_path(run.folder, index)) for index in range(len(run))]
         self.segments: Int[Tensor, " frames"] = torch.tensor(
             [item.segment for item in said], dtype=torch.int64
@@ -117,7 +118,9 @@ class Remembered:
         """Let a segment look at a frame without remembering it, and place what it sees."""
         state, place = self.segment(segment)
         never = torch.tensor([False], device=self.model.device)
-        _, output = self.model.step(state, self.encode(index), self.rule, ("points", "pose"), never)
+        outputs = posing.needs(self.pose_from) | {"points", "pose"}
+        _, output = self.model.step(state, self.encode(index), self.rule, outputs, never)
+        output = posing.repose(output, self.pose_from, [index])
         assert output.points is not None and output.confidence is not None
         points = output.points[0].double().cpu()
         if self.run.manifest["source"].get("intrinsics") is not None:
@@ -145,7 +148,9 @@ class Remembered:
         state, pose = self.model.initial_state(self.rule), None
         place = torch.full((4, 4), torch.nan, dtype=torch.float64)
         for index in (*before, *own):
-            state, output = self.model.step(state, self.encode(index), self.rule, ("pose",))
+            outputs = posing.needs(self.pose_from) | {"pose"}
+            state, output = self.model.step(state, self.encode(index), self.rule, outputs)
+            output = posing.repose(output, self.pose_from, [index])
             pose, frame = pose_of(output), self.run.read(index, ("world_from_camera",))
             if index in own and bool(pose.isfinite().all()):
                 place = _place_of(frame, pose)
