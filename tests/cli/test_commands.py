@@ -31,8 +31,22 @@ def test_info(finished: Path, ttt3r: Ttt3r):
     facts = {key.strip(): value.strip() for key, value in facts.items()}
     assert facts["status"] == "complete" and facts["frames"] == "12"
     assert facts["rule"] == "ttt3r" and facts["reset"] == "every(5)"
+    assert facts["segments"] == "3, all of one scale"
     assert "not a reconstruction" in facts["model"] and facts["licence"].startswith("Apache-2.0")
     assert facts["duration"] == "1.1 s" and facts["source"].endswith("walk.mp4")
+
+
+def test_info_tells_how_scale_drifts_over_segments(finished: Path, ttt3r: Ttt3r):
+    shutil.copytree(finished, "a")
+    for index in range(5, 12):
+        path = frame_path(Path("a"), index)
+        said = read_prediction(path)
+        scale = (1.0, 1.25, 0.5)[said.segment]
+        write_prediction(path, replace(said, scale=scale, scale_error=0.02 * said.segment))
+    line = next(line for line in ttt3r("info", "a").out.splitlines() if "segments" in line)
+    assert line.split(maxsplit=1)[1] == (
+        "3, scale 1.000 in the first, 0.500 (± 4.0 %) in the last, at most 2.500 times another"
+    )
 
 
 def test_info_as_json(finished: Path, ttt3r: Ttt3r):

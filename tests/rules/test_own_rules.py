@@ -16,6 +16,7 @@ from ttt3r.errors import SettingError
 from ttt3r.rules import Damped, Overwrite, Rule
 from ttt3r.stream.session import Session
 
+BEFORE = dict(rules.REGISTRY.classes)
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_update_rule.py"
 
 
@@ -50,6 +51,25 @@ def test_named_on_the_command_line(tmp_path, monkeypatch):
     for wrong in ("no.such.module:Rule", "tests.rules.toy:Missing", "tests.rules.toy:torch"):
         assert main([*line, "--out", str(tmp_path / "other"), "--rule", wrong]) != 0
         assert not (tmp_path / "other").exists()
+
+
+def test_loops_of_a_run_made_with_it(tmp_path, monkeypatch, capsys):
+    """The name in the run is no reason to import something; the rule must be told again."""
+    from tests.sources.clips import write_clip
+
+    write_clip(tmp_path / "walk.mp4", [image for image in images(4)])
+    text = "damped(tests.rules.toy:LastLook(weight=0.5), 0.5)"
+    line = ["run", str(tmp_path / "walk.mp4"), "--model", "tiny-dpt", "--size", "64", "--quiet"]
+    line += ["--no-summary", "--reset", "2"]
+    assert main([*line, "--out", str(tmp_path / "run"), "--rule", text]) == 0
+    monkeypatch.setattr(rules.REGISTRY, "classes", dict(BEFORE))
+    loops = ["loops", str(tmp_path / "run")]
+    assert main(loops) == 2
+    assert "unknown rule 'lastlook'" in capsys.readouterr().err
+    assert main([*loops, "--rule", "damped(tests.rules.toy:LastLook(weight=0.4), 0.5)"]) == 2
+    assert "made with the rule damped(lastlook(weight=0.5), 0.5)" in capsys.readouterr().err
+    assert main([*loops, "--rule", text]) == 0
+    assert capsys.readouterr().out.startswith("loops: ")
 
 
 def test_texts_of_files_import_nothing():

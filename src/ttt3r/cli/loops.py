@@ -29,6 +29,10 @@ class LoopsCommand(Command):
     model: Annotated[str | None, option("MODEL", "by the name in the run")] = None
     """The weights that the run was made with; see ttt3r models."""
 
+    rule: Annotated[str | None, option("RULE", "by the name in the run")] = None
+    """The rule of your own that the run was made with, as package.module:Class with its settings;
+    the module is imported."""
+
     device: Annotated[str, option("DEVICE")] = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1, …"""
 
@@ -39,11 +43,16 @@ class LoopsCommand(Command):
 
     def main(self) -> int:
         """Close loops, and say what came of it."""
-        from ttt3r import weights
+        from ttt3r import rules, weights
+        from ttt3r.errors import SettingError
         from ttt3r.runs.reader import Run
         from ttt3r.stream.loops.closing import close_loops
 
         run = Run.open(self.run)
+        if self.rule and (asked := rules.import_rules(self.rule)) != run.manifest["rule"]:
+            raise SettingError(
+                f"the run was made with the rule {run.manifest['rule']}, not with {asked}"
+            )
         model = weights.load(
             self.model or run.manifest["model"]["name"], self.device, self.precision
         )
