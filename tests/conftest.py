@@ -16,7 +16,7 @@ torch.set_num_threads(THREADS)
 # Shells start background commands (`make test &`) with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-settings.register_profile("ttt3r", deadline=None, derandomize=True)
+settings.register_profile("ttt3r", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("ttt3r")
 
 

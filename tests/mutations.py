@@ -1,6 +1,9 @@
 """Damaged copies of files, for fuzz tests."""
 
 import random
+from typing import Any
+
+import pytest
 
 WORDS = (b"null", b"{}", b"[]", b"1e999", b'"', b"-1", b"NaN", b"F16", b"I64", b"9" * 20, b"\xff")
 
@@ -26,3 +29,8 @@ def mutated(content: bytes, generator: random.Random) -> bytes:
                 word = generator.choice(WORDS)
                 data[near : near + len(word)] = word
     return bytes(data)
+
+
+def counts(all_: int) -> list[Any]:
+    """How many mutations a test tries: a tenth of them, and all if slow tests are asked for."""
+    return [all_ // 10, pytest.param(all_, marks=pytest.mark.slow)]

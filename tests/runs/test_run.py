@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.mutations import mutated
+from tests.mutations import counts, mutated
 from tests.networks import random_tiny
 from tests.processes import started
 from tests.stream.test_session import images
@@ -533,22 +533,23 @@ def test_a_tilde_stands_for_the_home_folder(folder, tmp_path, monkeypatch):
     assert len(Run.open("~/run")) == len(Run.open(tmp_path / "run")) == FRAMES
 
 
-def test_damaged_frame_files_raise_run_errors_only(whole, tmp_path):
-    """10,000 seeded mutations; what still reads is a prediction."""
+@pytest.mark.parametrize("count", counts(10_000))
+def test_damaged_frame_files_raise_run_errors_only(whole, tmp_path, count):
+    """Seeded mutations; what still reads is a prediction."""
     generator = random.Random(0)
     small = replace(Run.open(whole)[1], image=None, points=None, confidence=None)
     path = tmp_path / "000001.safetensors"
     write_prediction(path, small)
     intact = path.read_bytes()
     refused = 0
-    for _ in range(10_000):
+    for _ in range(count):
         path.write_bytes(mutated(intact, generator))
         for read in (read_prediction, read_pose):
             try:
                 read(path)
             except RunError:
                 refused += 1
-    assert refused > 5_000
+    assert refused > count / 2
 
 
 def test_maps_of_different_sizes_are_damage(tmp_path):
@@ -563,11 +564,12 @@ def test_maps_of_different_sizes_are_damage(tmp_path):
             read_prediction(path)
 
 
-def test_damaged_manifests_raise_run_errors_only(whole, tmp_path):
+@pytest.mark.parametrize("count", counts(2_000))
+def test_damaged_manifests_raise_run_errors_only(whole, tmp_path, count):
     generator = random.Random(1)
     path = tmp_path / "manifest.json"
     intact = (whole / "manifest.json").read_bytes()
-    for _ in range(2_000):
+    for _ in range(count):
         path.write_bytes(mutated(intact, generator))
         with contextlib.suppress(RunError):
             Run.open(tmp_path)

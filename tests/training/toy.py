@@ -55,7 +55,7 @@ class Memory:
         return Memory([ShardClip(**render_clip(settings, seed, lambda: False)) for seed in seeds])
 
 
-def recipe(pairs: int = 150, triplets: int = 20) -> Recipe:
+def recipe(pairs: int = 60, triplets: int = 6) -> Recipe:
     return Recipe(
         name="toy",
         seed=3,
