@@ -1,6 +1,7 @@
 """Means over sequences, and results that survive the way to a file and back."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,6 +121,7 @@ def test_results_survive_a_file(tmp_path):
     assert json.loads(path.read_text("utf-8"))["means"][0]["metrics"]["ate"] == 1.5
     assert evaluation.facts == {"torch": "2"}
     assert evaluation.label == "ttt3r"
+    assert replace(one, pose_from="points").label == "ttt3r, points poses"
 
 
 def test_files_hold_no_nan():

@@ -281,9 +281,9 @@ def _row(row: Beside, metrics: Sequence[Metric]) -> Row:
 
 
 def counterpart(evaluations: Sequence[Evaluation], entry: Published) -> Evaluation | None:
-    """Return the evaluation of the same method: its rule, never reset."""
+    """Return the evaluation of the same method: its rule, never reset, poses from the head."""
     return next(
-        (e for e in evaluations if e.settings.rule == entry.rule and e.settings.reset == "never"),
+        (e for e in evaluations if _rule_of(e) == entry.rule),
         None,
     )
 
@@ -297,6 +297,13 @@ def _partial(evaluations: Sequence[Evaluation]) -> str:
     if all(evaluation.complete for evaluation in evaluations):
         return ""
     return "they are means over all sequences of the dataset, these over a subset"
+
+
+def _rule_of(evaluation: Evaluation) -> str | None:
+    """The rule of an evaluation that is as published ones are; None of others."""
+    settings = evaluation.settings
+    plain = settings.reset == "never" and settings.pose_from == "head"
+    return settings.rule if plain else None
 
 
 def _beside(evaluations: Sequence[Evaluation], length: Length, entry: Published) -> Beside:

@@ -31,7 +31,7 @@ from ttt3r.evaluation.results import METRICS, Evaluation, Length, Mean, Metric, 
 TITLES: dict[Task, str] = {"pose": "Camera poses", "depth": "Depth", "recon": "Points"}
 STATES = {"failed": "Failed", "dropped": "Dropped", "ok": "Noted"}
 # What may differ between evaluations side by side.
-FREE = {"rule", "reset"}
+FREE = {"rule", "reset", "pose_from"}
 GIB = 2.0**30
 # Scores of answers that use no image, and how to read them.
 BASELINES = {
@@ -117,7 +117,7 @@ def check_alike(evaluations: Sequence[Evaluation]) -> None:
     """Check that evaluations can stand side by side; their sequences may differ.
 
     Raises:
-        SettingError: if there is none, or their settings differ in more than rule and reset.
+        SettingError: if there is none, or their settings differ in more than rule, reset and pose_from.
     """
     if not evaluations:
         raise SettingError("there is no evaluation to report; give at least one")
@@ -125,8 +125,9 @@ def check_alike(evaluations: Sequence[Evaluation]) -> None:
         names = different_settings(evaluations[0], other).keys() - FREE
         if names:
             raise SettingError(
-                f"evaluations in one report may differ in rule and reset only, but these differ in "
-                f"{', '.join(sorted(names))}. Report them apart, or compare two of them."
+                "evaluations in one report may differ in rule, reset and source of poses only, but "
+                f"these differ in {', '.join(sorted(names))}. Report them apart, or compare two of "
+                "them."
             )
     labels = [evaluation.label for evaluation in evaluations]
     if len(set(labels)) < len(labels):
