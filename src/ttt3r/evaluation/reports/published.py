@@ -43,7 +43,7 @@ from ttt3r.evaluation.reports.tables import (
     markdown_table,
     percent,
 )
-from ttt3r.evaluation.results import METRICS, Evaluation, Length, Metric
+from ttt3r.evaluation.results import METRICS, Evaluation, Length, Metric, Settings
 
 ALL = "all"
 PUBLISHED_SIZE = 512  # longer side of the images behind every published number, pixels
@@ -282,10 +282,8 @@ def _row(row: Beside, metrics: Sequence[Metric]) -> Row:
 
 def counterpart(evaluations: Sequence[Evaluation], entry: Published) -> Evaluation | None:
     """Return the evaluation of the same method: its rule, never reset, poses from the head."""
-    return next(
-        (e for e in evaluations if _rule_of(e) == entry.rule),
-        None,
-    )
+    alike = (e for e in evaluations if e.settings.rule == entry.rule and _is_plain(e.settings))
+    return next(alike, None)
 
 
 def origin(entry: Published) -> str:
@@ -299,11 +297,9 @@ def _partial(evaluations: Sequence[Evaluation]) -> str:
     return "they are means over all sequences of the dataset, these over a subset"
 
 
-def _rule_of(evaluation: Evaluation) -> str | None:
-    """The rule of an evaluation that is as published ones are; None of others."""
-    settings = evaluation.settings
-    plain = settings.reset == "never" and settings.pose_from == "head"
-    return settings.rule if plain else None
+def _is_plain(settings: Settings) -> bool:
+    """Whether, but for the rule, a network ran as published ones did."""
+    return settings.reset == "never" and settings.pose_from == "head"
 
 
 def _beside(evaluations: Sequence[Evaluation], length: Length, entry: Published) -> Beside:

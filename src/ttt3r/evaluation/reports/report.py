@@ -117,7 +117,7 @@ def check_alike(evaluations: Sequence[Evaluation]) -> None:
     """Check that evaluations can stand side by side; their sequences may differ.
 
     Raises:
-        SettingError: if there is none, or their settings differ in more than rule, reset and pose_from.
+        SettingError: if there is none, or they differ in more than rule, reset and pose_from.
     """
     if not evaluations:
         raise SettingError("there is no evaluation to report; give at least one")
