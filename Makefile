@@ -9,7 +9,7 @@ demo: .venv/installed
 	$(BIN)/python -m examples.demo demo
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow

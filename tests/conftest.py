@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import lru_cache
 
 import pytest
 import torch
@@ -18,6 +19,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("ttt3r", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("ttt3r")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def synthetic_frames_are_drawn_once():
+    """Many tests evaluate on the first frames of the same streams."""
+    from ttt3r.evaluation.datasets import synthetic
+
+    drawn = synthetic._frame
+    synthetic._frame = lru_cache(maxsize=256)(drawn)
+    yield
+    synthetic._frame = drawn
 
 
 @pytest.fixture(autouse=True)

@@ -36,6 +36,9 @@ OTHERS = {
     "docs/tutorial.md": "tests/test_tutorial.py runs the notebook that it is made from",
     "docs/adding-a-rule.md": "tests/test_readme.py gives the class its imports and runs it",
 }
+# Pages whose blocks take more than five seconds.
+LONG = [f"docs/{name}.md" for name in ("diagnostics", "evaluation", "families", "getting-started")]
+LONG += ["docs/long-runs.md"]
 PAGES = {str(page.relative_to(ROOT)): page for page in pages()}
 
 
@@ -100,7 +103,9 @@ def workplace(
     return folder
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in PAGES]
+)
 def test_blocks_run(name: str, workplace: Path, kept: Path, capsys: pytest.CaptureFixture[str]):
     """Blocks of a page run from the top to the bottom, in one folder and one namespace."""
     found = blocks(PAGES[name])

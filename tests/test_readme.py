@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.pages import blocks
 from ttt3r import Run
 
@@ -32,6 +34,7 @@ def test_the_example_rule_is_a_rule(monkeypatch):
     assert set(session.state.rule_memory) == {"direction"}
 
 
+@pytest.mark.slow
 def test_demo(tmp_path, capsys, monkeypatch):
     """The demo writes what it says, and its errors are below those of answers that see nothing."""
     from examples import demo

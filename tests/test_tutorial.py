@@ -35,6 +35,7 @@ def test_the_page_has_the_cells_of_the_notebook():
         assert (tutorial.IMAGES / name).stat().st_size < 100_000
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of packages that only run notebooks
 def test_the_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # where it writes

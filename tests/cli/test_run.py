@@ -153,7 +153,9 @@ def test_resume_line():
     assert resume_line(command) == f"ttt3r run w.mp4 {words}"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_stop_and_resume(number: signal.Signals, ttt3r: Ttt3r, tmp_path: Path):
     clip = make_clip(tmp_path / "long walk.mp4", 60)
     words = ["run", clip.name, *TINY, "--reset", "30"]

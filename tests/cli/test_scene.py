@@ -301,7 +301,9 @@ def test_interrupted_in_the_middle(ttt3r: Ttt3r, monkeypatch: pytest.MonkeyPatch
     assert listing() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_stop(number: signal.Signals, tmp_path: Path):
     words = ["scene", "--frames", "100000", "--size", "64x48", "--out", "a.mp4", "--truth", "t"]
     command = [sys.executable, "-m", "ttt3r", *words]

@@ -196,10 +196,11 @@ def test_the_watch_for_attention_maps_sees_one(monkeypatch):
     assert maps_of_heads({"attention_rows"}) and maps_of_heads({"mean_entropy"})
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("rule", ["overwrite", "ttt3r"])
+@pytest.mark.parametrize(
+    ("dtype", "rule"), [(torch.bfloat16, "ttt3r"), (torch.float16, "overwrite")]
+)
 def test_low_precision_does_not_drift(dtype, rule):
-    """Over 80 frames the error against float32 stays where it is after 20."""
+    """Over 50 frames the error against float32 stays where it is after 15."""
     reference = random_tiny()
     model = Cut3r(reference.config)
     model.load_state_dict(reference.state_dict())
@@ -207,7 +208,7 @@ def test_low_precision_does_not_drift(dtype, rule):
     heads = [p.dtype for p in model.downstream_head.parameters()]
     assert set(heads) == {torch.float32}
     assert model.dec_blocks[0].mlp.fc1.weight.dtype == dtype
-    images = random_images(80, seed=5)
+    images = random_images(50, seed=5)
     parsed = rules.parse(rule)
     exact, low = reference.initial_state(parsed), model.initial_state(parsed)
     errors = []
@@ -221,8 +222,8 @@ def test_low_precision_does_not_drift(dtype, rule):
         off = (actual.points - expected.points).norm() / expected.points.numel() ** 0.5
         state_off = (low.tokens - exact.tokens).norm() / exact.tokens.norm()
         errors.append((float(off / scale), float(state_off)))
-    early = torch.tensor(errors[1:21]).mean(0)
-    late = torch.tensor(errors[-20:]).mean(0)
+    early = torch.tensor(errors[1:16]).mean(0)
+    late = torch.tensor(errors[-15:]).mean(0)
     assert (late < 0.05).all(), late
     assert (late < 3 * early + 1e-4).all(), (early, late)
 

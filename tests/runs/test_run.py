@@ -132,7 +132,9 @@ for p in ttt3r.reconstruct(sys.argv[1], model="tiny-dpt", out=folder,
 """
 
 
-@pytest.mark.parametrize("kills", [(0,), (1, 6), (4, 5, 12)])
+@pytest.mark.parametrize(
+    "kills", [(1, 6), *(pytest.param(k, marks=pytest.mark.slow) for k in ((0,), (4, 5, 12)))]
+)
 def test_killed_and_resumed_equals_uninterrupted(folder, whole, tmp_path, kills):
     """SIGKILL after the given frames, any number of times; then resume to the end."""
     out = tmp_path / "run"

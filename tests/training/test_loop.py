@@ -44,7 +44,7 @@ def test_the_loss_falls(trained: Path) -> None:
         assert mean(name, slice(40, 60)) < share * mean(name, slice(0, 10)), name
 
 
-@pytest.mark.parametrize("stop", [3, 7])
+@pytest.mark.parametrize("stop", [pytest.param(3, marks=pytest.mark.slow), 7])
 def test_an_interrupted_training_ends_with_the_same_weights(
     tmp_path: Path, clips: Memory, stop: int
 ) -> None:
@@ -78,6 +78,7 @@ def _two_steps(folder: Path, clips: Memory, team: Team) -> None:
     trainer(folder, clips, recipe(pairs=2, triplets=1), team).run(steps=2)
 
 
+@pytest.mark.slow
 def test_a_team_of_two_learns_from_both_shares(tmp_path: Path, clips: Memory) -> None:
     """Slow twin: one process that forms the mean of the gradients of both shares."""
     run_together(partial(_two_steps, tmp_path / "team", clips), 2)

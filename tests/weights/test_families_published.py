@@ -83,6 +83,7 @@ def test_the_command_line_converts_it(
     assert f"choose {', '.join(FAMILIES)}" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_names_of_the_catalogue_find_the_published_files(
     vggt_pt: Path,
     vggt_tensors: dict[str, Tensor],
