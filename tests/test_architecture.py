@@ -63,7 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # `nn` knows nothing of this project but its errors.
 NARROWER = {
     "nn": {"errors"},
-    "checkpoints": {"errors", "files"},
+    "checkpoints": {"errors", "files", "tensor_files"},
     "errors": set(),
     "files": {"errors"},
     "tensor_files": {"files"},

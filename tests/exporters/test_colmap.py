@@ -42,7 +42,8 @@ def test_quaternions():
     turns = [np.diag(signs) for signs in ((1.0, 1, 1), (1.0, -1, -1), (-1.0, 1, -1), (-1.0, -1, 1))]
     for rotation in (*(matrix * np.linalg.det(matrix) for matrix in drawn), *turns):
         wanted = quaternion_from_matrix(torch.from_numpy(rotation)).numpy()
-        got = colmap_model._quaternion(rotation)
+        got = np.array(colmap_model._quaternion(rotation))
+        assert got[0] >= 0
         assert min(abs(got - wanted).max(), abs(got + wanted).max()) < 1e-12
 
 

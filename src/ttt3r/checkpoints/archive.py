@@ -6,10 +6,10 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-from ttt3r.checkpoints.mapping import map_file
 from ttt3r.checkpoints.names import is_harmless
 from ttt3r.checkpoints.pickles import Instance, Persistent, PickleError, read_pickle
 from ttt3r.checkpoints.tensors import Archive, storage_of
+from ttt3r.tensor_files import map_file
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 

@@ -9,15 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+import msgspec
 from torch import Tensor
 
 from ttt3r.checkpoints.archive import open_archive
-from ttt3r.checkpoints.mapping import map_file, mapped_tensors, releaser
+from ttt3r.checkpoints.mapping import releaser
 from ttt3r.checkpoints.pickles import Instance, PickleError, RefusedGlobalError
 from ttt3r.checkpoints.tensors import Archive, is_tensor, read_tensor, unreadable_form
 from ttt3r.errors import WeightsError
 from ttt3r.files import has_text_name
+from ttt3r.tensor_files import map_file, mapped_tensors
 
 DAMAGED = "Download it again, and compare its size or checksum with the publisher's."
 
@@ -107,12 +108,10 @@ def _read_safetensors(path: Path) -> Checkpoint:
             f"{path} cannot be read, since its name is not valid UTF-8; rename the file or folder"
         )
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:  # checks the header
-            metadata = file.metadata() or {}
         with path.open("rb") as file:
             mapping = map_file(file)
-        tensors = mapped_tensors(mapping)
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        metadata, tensors = mapped_tensors(mapping)
+    except (msgspec.MsgspecError, OSError, RuntimeError, ValueError) as error:
         raise WeightsError(
             f"{path} is not a complete safetensors file ({error}). {DAMAGED}"
         ) from error

@@ -145,6 +145,7 @@ class _WatchedRun(Run):
 
     def __init__(self, run: Run, done: Callable[[int], object]) -> None:
         super().__init__(run.folder, run.manifest, run.placement)
+        self._known = run._known
         self._done = done
 
     def __iter__(self) -> Iterator[Prediction]:

@@ -1,7 +1,8 @@
 """Intrinsics of the frames of a run: each its own, or one for all images of the same size."""
 
+from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -27,6 +28,7 @@ class Cameras:
     """
 
     shared: dict[tuple[int, int] | None, Matrix] | None = None
+    _processed: dict[ImageTransform, Matrix] = field(default_factory=dict, compare=False)
 
     @staticmethod
     def own() -> "Cameras":
@@ -40,20 +42,23 @@ class Cameras:
         Raises:
             RunError: if a frame has no intrinsics.
         """
-        found: dict[tuple[int, int] | None, list[Matrix]] = {}
+        found: dict[ImageTransform | None, array[float]] = {}
         for index in range(len(run)):
             transform, intrinsics = read_intrinsics(frame_path(run.folder, index))
             if intrinsics is None:
                 raise _no_intrinsics(index)
-            if not bool(intrinsics.isfinite().all()):
-                continue  # a frame that could not be placed
-            matrix = intrinsics.double().numpy()
+            found.setdefault(transform, array("d")).extend(intrinsics.flatten().tolist())
+        of_size: dict[tuple[int, int] | None, list[np.ndarray]] = {}
+        for transform, numbers in found.items():
+            together = np.array(numbers).reshape(-1, 3, 3)
+            placed = together[np.isfinite(together).all(axis=(1, 2))]
             size = None if transform is None else transform.original_size
-            found.setdefault(size, []).append(_original_from(transform) @ matrix)
-        return Cameras({size: np.median(all_, axis=0) for size, all_ in found.items()})
+            if len(placed):
+                of_size.setdefault(size, []).append(_original_from(transform) @ placed)
+        return Cameras({size: _median(np.concatenate(all_)) for size, all_ in of_size.items()})
 
     def intrinsics(self, prediction: Prediction) -> Matrix:
-        """Those of a frame, in pixels of the processed image.
+        """Those of a frame, in pixels of the processed image; the same array for the same camera.
 
         Raises:
             RunError: if the frame has none.
@@ -65,7 +70,11 @@ class Cameras:
         if self.shared is None or size not in self.shared:
             return prediction.intrinsics.double().numpy()
         shared = self.shared[size]
-        return shared if transform is None else transform.processed_from_original @ shared
+        if transform is None:
+            return shared
+        if transform not in self._processed:
+            self._processed[transform] = transform.processed_from_original @ shared
+        return self._processed[transform]
 
 
 def checked_camera(camera: str, **counts: int) -> None:
@@ -95,6 +104,12 @@ def placed_frames(run: Run, every: int, left_out: list[int]) -> Iterator[Predict
 
 def _original_from(transform: ImageTransform | None) -> Matrix:
     return np.eye(3) if transform is None else np.linalg.inv(transform.processed_from_original)
+
+
+def _median(matrices: Float[np.ndarray, "frames 3 3"]) -> Matrix:
+    """As `np.median` over the frames, which imports a package that nothing else here needs."""
+    ordered = np.sort(matrices, axis=0)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 def _no_intrinsics(index: int) -> RunError:

@@ -76,7 +76,8 @@ def write_colmap(
         raise SettingError("min_confidence must be a number; 0 keeps every point")
     if not 0 < depth_tolerance < 1:
         raise SettingError(f"depth_tolerance is a share between 0 and 1, not {depth_tolerance}")
-    (path / "images").mkdir()
+    images_path = path / "images"
+    images_path.mkdir()
     (path / "sparse" / "0").mkdir(parents=True)
     cameras = Cameras.of(run) if camera == "shared" else Cameras.own()
     tracker = Tracker(cell, window, depth_tolerance, min_confidence)
@@ -87,9 +88,9 @@ def write_colmap(
         writer = _Writer(model)
         for prediction in placed_frames(run, every, left_out):
             intrinsics = cameras.intrinsics(prediction)
-            name = found.save(prediction, path / "images")
-            writer.expect(prediction, intrinsics, name, found.pixels(prediction))
-            if settled := tracker.add(_view(prediction, intrinsics)):
+            view = _view(prediction, intrinsics)
+            writer.expect(view, found.save(prediction, images_path), found.pixels(prediction))
+            if settled := tracker.add(view):
                 writer.settle(settled)
         writer.settle(tracker.finish())
     if writer.images == 0:
@@ -103,7 +104,7 @@ def _view(prediction: Prediction, intrinsics: np.ndarray) -> View:
     image = prediction.image
     colours = np.full(points.shape, GREY, np.uint8) if image is None else image.numpy()
     assert prediction.world_from_camera is not None
-    pose = prediction.world_from_camera.double().numpy()
+    pose = prediction.world_from_camera.numpy().astype(np.float64)
     return View(points.numpy(), confidence.numpy(), colours, pose, intrinsics)
 
 
@@ -114,6 +115,7 @@ class _Writer:
         self._model = model
         self._waiting: dict[int, tuple[str, int, np.ndarray, OriginalPixels]] = {}
         self._cameras: dict[ColmapCamera, int] = {}
+        self._newest: tuple[OriginalPixels, np.ndarray, int] | None = None
         self._expected = self.images = self.points = 0
 
     @property
@@ -121,10 +123,17 @@ class _Writer:
         """How many there are."""
         return len(self._cameras)
 
-    def expect(
-        self, prediction: Prediction, intrinsics: np.ndarray, name: str, pixels: OriginalPixels
-    ) -> None:
+    def expect(self, view: View, name: str, pixels: OriginalPixels) -> None:
         """Note an image whose points are not known yet."""
+        pose = pixels.world_from_camera(view.world_from_camera)
+        self._expected += 1
+        self._waiting[self._expected] = (name, self._camera(view.intrinsics, pixels), pose, pixels)
+
+    def _camera(self, intrinsics: np.ndarray, pixels: OriginalPixels) -> int:
+        """The number of a camera, which most images of a run share."""
+        newest = self._newest
+        if newest is not None and newest[0] is pixels and newest[1] is intrinsics:
+            return newest[2]
         matrix = pixels.intrinsics(intrinsics)
         fx, fy, cx, cy = (float(matrix[at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2)))
         # Of two frames with the same camera, rounding may differ in the last bits.
@@ -134,10 +143,8 @@ class _Writer:
         if number is None:
             number = self._cameras[camera] = len(self._cameras) + 1
             self._model.camera(number, camera)
-        assert prediction.world_from_camera is not None
-        pose = pixels.world_from_camera(prediction.world_from_camera.double().numpy())
-        self._expected += 1
-        self._waiting[self._expected] = (name, number, pose, pixels)
+        self._newest = pixels, intrinsics, number
+        return number
 
     def settle(self, settled: Settled) -> None:
         """Write the next images and the points that began in them."""

@@ -5,8 +5,10 @@ there, and poses lead from the world to the camera.
 """
 
 import contextlib
+import math
 import struct
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol, TextIO, runtime_checkable
 
@@ -14,8 +16,9 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 PINHOLE = 1  # the model's number; its parameters are fx, fy, cx, cy
-NO_POINT = 2**64 - 1
-POINT2D = np.dtype([("x", "<f8"), ("y", "<f8"), ("point", "<u8")])
+NO_POINT = -1
+BUFFER = 2**18  # bytes
+POINT2D = np.dtype([("x", "<f8"), ("y", "<f8"), ("point", "<i8")])
 
 
 class ColmapCamera(NamedTuple):
@@ -47,7 +50,7 @@ class ColmapImage(NamedTuple):
         """Quaternion w x y z and translation, from the world to the camera."""
         rotation = self.world_from_camera[:3, :3].T
         return [
-            *_quaternion(rotation).tolist(),
+            *_quaternion(rotation),
             *(-rotation @ self.world_from_camera[:3, 3]).tolist(),
         ]
 
@@ -88,7 +91,9 @@ def binary_model(folder: Path) -> Iterator[Model]:
     """Write cameras.bin, images.bin and points3D.bin."""
     with contextlib.ExitStack() as stack:
         names = ("cameras.bin", "images.bin", "points3D.bin")
-        model = _Binary(*(stack.enter_context((folder / name).open("wb")) for name in names))
+        model = _Binary(
+            *(stack.enter_context((folder / name).open("wb", BUFFER)) for name in names)
+        )
         yield model
         model.finish()
 
@@ -124,26 +129,26 @@ class _Binary:
         """See `Model`."""
         seen = np.empty(len(image.points), POINT2D)
         seen["x"], seen["y"] = image.pixels.T
-        seen["point"] = np.where(image.points > 0, image.points, NO_POINT)
+        seen["point"] = image.points
+        seen["point"][image.points == 0] = NO_POINT
         head = struct.pack("<I7dI", image.number, *image.pose, image.camera)
         name = image.name.encode("utf-8") + b"\0"
-        self._files[1].write(head + name + struct.pack("<Q", len(seen)) + seen.tobytes())
+        self._files[1].write(head + name + struct.pack("<Q", len(seen)))
+        self._files[1].write(seen.data)
         self._counts[1] += 1
 
     def points(self, points: ColmapPoints) -> None:
         """See `Model`; points with as many images are alike, and are written together."""
         start = np.cumsum(points.length) - points.length
-        for length in np.unique(points.length):
+        for length in np.flatnonzero(np.bincount(points.length)):
             chosen = np.flatnonzero(points.length == length)
-            kind = [("number", "<u8"), ("world", "<f8", 3), ("colour", "u1", 3), ("error", "<f8")]
-            kind += [("length", "<u8"), ("track", "<u4", (int(length), 2))]
-            rows = np.zeros(len(chosen), np.dtype(kind))
+            rows = np.zeros(len(chosen), _point_with(int(length)))
             rows["number"], rows["world"] = points.number[chosen], points.world[chosen]
             rows["colour"], rows["length"] = points.colour[chosen], length
             places = start[chosen, None] + np.arange(length)
             rows["track"][..., 0] = points.image[places]
             rows["track"][..., 1] = points.place[places]
-            self._files[2].write(rows.tobytes())
+            self._files[2].write(rows.data)
         self._counts[2] += len(points.number)
 
     def finish(self) -> None:
@@ -189,23 +194,32 @@ class _Text:
             self._points.write(f"{_line(words)}\n")
 
 
-def _quaternion(rotation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, " 4"]:
-    """As w x y z; `geometry.rotation.quaternion_from_matrix` takes ten times as long for one.
+@lru_cache
+def _point_with(length: int) -> np.dtype[np.void]:
+    """How a point that so many images see is written."""
+    kind = [("number", "<u8"), ("world", "<f8", 3), ("colour", "u1", 3), ("error", "<f8")]
+    return np.dtype([*kind, ("length", "<u8"), ("track", "<u4", (length, 2))])
 
-    It is the eigenvector of the largest eigenvalue of a matrix that is linear in the rotation
-    (Bar-Itzhack, "New method for extracting the quaternion from a rotation matrix", 2000).
+
+def _quaternion(rotation: Float[np.ndarray, "3 3"]) -> list[float]:
+    """As w x y z with w not below 0; `geometry.rotation.quaternion_from_matrix` takes far longer.
+
+    The largest of the four numbers comes from the diagonal, the others by its help from sums and
+    differences (Shepperd, "Quaternion from rotation matrix", 1978).
     """
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation.tolist()
-    matrix = np.array(
-        [
-            [xx + yy + zz, 0.0, 0.0, 0.0],
-            [zy - yz, xx - yy - zz, 0.0, 0.0],
-            [xz - zx, xy + yx, yy - xx - zz, 0.0],
-            [yx - xy, xz + zx, yz + zy, zz - xx - yy],
-        ]
-    )
-    quaternion = np.linalg.eigh(matrix)[1][:, -1]  # which reads the lower triangle only
-    return quaternion if quaternion[0] >= 0 else -quaternion
+    trace = xx + yy + zz
+    largest = max(trace, xx, yy, zz)
+    if largest == trace:
+        quaternion = [1 + trace, zy - yz, xz - zx, yx - xy]
+    elif largest == xx:
+        quaternion = [zy - yz, 1 + xx - yy - zz, yx + xy, zx + xz]
+    elif largest == yy:
+        quaternion = [xz - zx, yx + xy, 1 + yy - zz - xx, zy + yz]
+    else:
+        quaternion = [yx - xy, zx + xz, zy + yz, 1 + zz - xx - yy]
+    length = math.copysign(math.hypot(*quaternion), quaternion[0])
+    return [number / length for number in quaternion]
 
 
 def _line(numbers: Sequence[int | float]) -> str:

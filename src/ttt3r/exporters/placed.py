@@ -1,5 +1,7 @@
 """What exporters ask of a prediction: points, a pose, and whether the frame could be placed."""
 
+import math
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,7 +19,7 @@ def is_placed(prediction: Prediction) -> bool:
     """
     if prediction.world_from_camera is None:
         raise RunError("this run holds no poses; run again with the output 'pose'")
-    return bool(prediction.world_from_camera.isfinite().all())
+    return all(map(math.isfinite, prediction.world_from_camera.flatten().tolist()))
 
 
 def points_of(

@@ -99,11 +99,11 @@ class Tracker:
         self._cell, self._window = cell, window
         self._tolerance, self._min_confidence = tolerance, min_confidence
         self._first_view = 0  # the oldest one that is not settled
-        self._seen: list[tuple[Int[np.ndarray, " seen"], Float[np.ndarray, "seen 2"]]] = []
+        self._seen: list[tuple[Int[np.ndarray, " seen"], Float[np.ndarray, "2 seen"]]] = []
         self._starts = [0]  # the first point of each of these views, and of the next one
-        # Of the points that began in them, one column each.
-        self._world = np.empty((3, 0))
-        self._colours = np.empty((0, 3), np.uint8)
+        # Of the points that began in them, one column each, with room for more.
+        self._world = np.empty((3, 1024))
+        self._colours = np.empty((1024, 3), np.uint8)
         # Of the `window` views before them: whether each point is kept.
         self._kept = np.empty(0, bool)
         self._grid: _Grid | None = None
@@ -114,16 +114,16 @@ class Tracker:
         Returns:
             What is settled by it; None if nothing is.
         """
-        if self._grid is None or self._grid.shape != view.confidence.shape:
-            self._grid = _Grid.of(view.confidence.shape, self._cell)
+        grid = self._grid
+        if grid is None or not grid.fits(view):
+            grid = self._grid = _Grid.of(view, self._cell)
         number, pixels, at = self._find(view)
-        began, world, colours = self._begin(view, self._grid, at)
-        self._world = np.concatenate([self._world, world], axis=1)
-        self._colours = np.concatenate([self._colours, colours])
-        first = self._starts[-1]
-        self._starts.append(first + len(began))
-        all_ = np.concatenate([number, np.arange(first, self._starts[-1])])
-        self._seen.append((all_, np.concatenate([pixels, began])))
+        began, world, colours = self._begin(view, grid, at)
+        first, last = self._starts[-1], self._starts[-1] + began.shape[1]
+        self._starts.append(last)
+        self._remember(world, colours)
+        all_ = np.concatenate([number, np.arange(first, last)])
+        self._seen.append((all_, np.concatenate([pixels, began], axis=1)))
         return self._settle(self._window) if len(self._seen) == 2 * self._window else None
 
     def finish(self) -> Settled:
@@ -132,24 +132,27 @@ class Tracker:
 
     def _find(
         self, view: View
-    ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n 2"], Int[np.ndarray, " n"]]:
+    ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "2 n"], Int[np.ndarray, " n"]]:
         """Numbers and pixels of the points that a view sees, and the index of the nearest pixel."""
         first = self._starts[max(0, len(self._seen) - self._window)]
         pose, matrix = view.world_from_camera, view.intrinsics
         rotation = matrix @ pose[:3, :3].T
-        shift = rotation @ pose[:3, 3]
-        projected = rotation @ self._world[:, first - self._starts[0] :] - shift[:, None]
+        begin, end = first - self._starts[0], self._starts[-1] - self._starts[0]
+        projected = rotation @ self._world[:, begin:end]
+        projected -= (rotation @ pose[:3, 3])[:, None]
         z = projected[2]
         height, width = view.confidence.shape
         with np.errstate(divide="ignore", invalid="ignore"):
-            u, v = projected[0] / z, projected[1] / z
-        inside = (u > -0.5) & (u < width - 0.5) & (v > -0.5) & (v < height - 0.5)
-        which = np.flatnonzero(inside & (z > LEAST_DEPTH))
-        u, v, z = u[which], v[which], z[which]
-        at = np.rint(v).astype(np.int64) * width + np.rint(u).astype(np.int64)
+            pixels = projected[:2] / z
+            # Numbers below 0 become large ones without a sign.
+            column, row = np.rint(pixels).astype(np.int64).view(np.uint64)
+        which = np.flatnonzero((column < width) & (row < height) & (z > LEAST_DEPTH))
+        z = z[which]
+        at = (row * width + column)[which].view(np.int64)
         depth, usable = self._depth(view, at)
         agrees = usable & (np.abs(depth - z) <= self._tolerance * z)
-        return first + which[agrees], np.stack([u[agrees], v[agrees]], axis=1), at[agrees]
+        which = which[agrees]
+        return first + which, pixels.take(which, axis=1), at[agrees]
 
     def _depth(
         self, view: View, at: Int[np.ndarray, " n"]
@@ -157,12 +160,13 @@ class Tracker:
         """Depth at some pixels, by their index, and whether it can be used."""
         depth = view.points.reshape(-1).take(3 * at + 2).astype(np.float64)
         confidence = view.confidence.reshape(-1).take(at).astype(np.float64)
-        good = (depth > LEAST_DEPTH) & (depth < LARGEST_HALF)
-        return depth, good & (confidence > self._min_confidence) & np.isfinite(confidence)
+        usable = (depth > LEAST_DEPTH) & (depth < LARGEST_HALF)
+        usable &= (confidence > self._min_confidence) & np.isfinite(confidence)
+        return depth, usable
 
     def _begin(
         self, view: View, grid: "_Grid", at: Int[np.ndarray, " seen"]
-    ) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "3 n"], UInt8[np.ndarray, "n 3"]]:
+    ) -> tuple[Float[np.ndarray, "2 n"], Float[np.ndarray, "3 n"], UInt8[np.ndarray, "n 3"]]:
         """Begin a point in the middle of each cell that is free and can be used.
 
         Args:
@@ -170,30 +174,43 @@ class Tracker:
             grid: its cells.
             at: index of pixels that see a point already.
         """
-        taken = np.zeros(len(grid.middles), bool)
-        taken[grid.cells.take(at)] = True
-        middles = grid.middles[~taken]
-        depth, usable = self._depth(view, middles)
-        middles, depth = middles[usable], depth[usable]
-        y, x = np.divmod(middles, view.confidence.shape[1])
-        rays = np.linalg.inv(view.intrinsics) @ np.stack([x, y, np.ones_like(x)])
+        is_free = np.ones(len(grid.middles), bool)
+        is_free[grid.cells.take(at)] = False
+        free = np.flatnonzero(is_free)
+        depth, usable = self._depth(view, grid.middles[free])
+        free, depth = free[usable], depth[usable]
+        rays = grid.rays.take(free, axis=1)
         pose = view.world_from_camera
         world = pose[:3, :3] @ (rays * depth) + pose[:3, 3:]
-        return np.stack([x, y], axis=1).astype(np.float64), world, view.image[y, x]
+        colours = view.image.reshape(-1, 3).take(grid.middles[free], axis=0)
+        return grid.pixels.take(free, axis=1), world, colours
+
+    def _remember(
+        self, world: Float[np.ndarray, "3 new"], colours: UInt8[np.ndarray, "new 3"]
+    ) -> None:
+        """Keep the points that the newest view began."""
+        begin, end = (start - self._starts[0] for start in self._starts[-2:])
+        if end > len(self._colours):
+            room = end + len(self._colours)
+            grown = np.empty((3, room)), np.empty((room, 3), np.uint8)
+            grown[0][:, :begin], grown[1][:begin] = self._world[:, :begin], self._colours[:begin]
+            self._world, self._colours = grown
+        self._world[:, begin:end], self._colours[begin:end] = world, colours
 
     def _settle(self, count: int) -> Settled:
         """Close the points that began in the oldest views, so many of them."""
         first, last = self._starts[0], self._starts[count]
-        lengths = np.array([len(number) for number, _ in self._seen], np.int64)
+        lengths = np.array([len(number) for number, _ in self._seen])
         numbers = np.concatenate([np.empty(0, np.int64), *(number for number, _ in self._seen)])
         mine = np.flatnonzero((numbers >= first) & (numbers < last))
         which = numbers[mine] - first
         ends = np.cumsum(lengths)
-        view = np.searchsorted(ends, mine, side="right")
+        view = np.repeat(np.arange(len(lengths)), lengths)[mine]
         place = mine - (ends - lengths)[view]
         length = np.bincount(which, minlength=last - first)
         is_kept = length > 1
-        order = np.argsort(which, kind="stable")
+        small = last - first <= 2**16  # numpy sorts these by their digits
+        order = np.argsort(which.astype(np.uint16) if small else which, kind="stable")
         order = order[is_kept[which[order]]]
         kept = np.flatnonzero(is_kept)
         cohort = Cohort(
@@ -206,38 +223,55 @@ class Tracker:
         )
         known = np.concatenate([self._kept, is_kept])
         base = first - len(self._kept)
-        seen = [Seen(number, at, known[number - base]) for number, at in self._seen[:count]]
+        seen = [Seen(number, at.T, known[number - base]) for number, at in self._seen[:count]]
         self._forget(count)
         self._kept = is_kept
         return Settled(seen, cohort)
 
     def _forget(self, count: int) -> None:
         """Drop what is settled."""
-        self._world = self._world[:, self._starts[count] - self._starts[0] :].copy()
-        self._colours = self._colours[self._starts[count] - self._starts[0] :].copy()
+        begin, end = self._starts[count] - self._starts[0], self._starts[-1] - self._starts[0]
+        self._world[:, : end - begin] = self._world[:, begin:end].copy()
+        self._colours[: end - begin] = self._colours[begin:end].copy()
         del self._seen[:count], self._starts[:count]
         self._first_view += count
 
 
 @dataclass(frozen=True)
 class _Grid:
-    """The cells of images of one size; pixels are named by their index.
+    """The cells of images of one size and camera; pixels are named by their index.
 
     Attributes:
         shape: (height, width).
+        intrinsics: of the camera.
         middles: the pixel in the middle of each cell.
+        pixels: (x, y) of these.
+        rays: through these, with z = 1.
         cells: which cell each pixel is in.
     """
 
     shape: tuple[int, ...]
+    intrinsics: Float[np.ndarray, "3 3"]
     middles: Int[np.ndarray, " cells"]
+    pixels: Float[np.ndarray, "2 cells"]
+    rays: Float[np.ndarray, "3 cells"]
     cells: Int[np.ndarray, " pixels"]
 
     @staticmethod
-    def of(shape: tuple[int, ...], side: int) -> "_Grid":
-        height, width = shape
+    def of(view: View, side: int) -> "_Grid":
+        height, width = view.confidence.shape
         rows, columns = -(-height // side), -(-width // side)
         y = np.minimum(np.arange(rows) * side + side // 2, height - 1)
         x = np.minimum(np.arange(columns) * side + side // 2, width - 1)
+        pixels = np.stack([np.tile(x, rows), np.repeat(y, columns)]).astype(np.float64)
+        rays = np.linalg.inv(view.intrinsics) @ np.vstack([pixels, np.ones(rows * columns)])
         cells = np.add.outer(np.arange(height) // side * columns, np.arange(width) // side)
-        return _Grid(shape, np.add.outer(y * width, x).ravel(), cells.ravel())
+        middles = np.add.outer(y * width, x).ravel()
+        return _Grid((height, width), view.intrinsics, middles, pixels, rays, cells.ravel())
+
+    def fits(self, view: View) -> bool:
+        """Whether these are the cells of a view."""
+        same = view.intrinsics is self.intrinsics or np.array_equal(
+            view.intrinsics, self.intrinsics
+        )
+        return same and view.confidence.shape == self.shape

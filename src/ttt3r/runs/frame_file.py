@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import NamedTuple, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ _ENDS = {
     name: tuple(int(axis) for axis in axes if axis.isdecimal()) for name, axes in _AXES.items()
 }
 _RANKS = {name: len(axes) for name, axes in _AXES.items()}
-PIXELS = ["height", "width"]  # how the axes of a map begin
+_MAPS = {name for name, axes in _AXES.items() if axes[:2] == ["height", "width"]}
 LARGEST_HALF = torch.finfo(torch.float16).max
 
 
@@ -70,21 +70,18 @@ def read_prediction(
         image = tensors.pop("image", None)
         if image is not None and (image.dtype != torch.uint8 or image.shape[2:] != (3,)):
             raise ValueError(f"its image is {image.dtype} of shape {tuple(image.shape)}")
-        maps: dict[str, Any] = {
-            name: value if stored and value.is_floating_point() else value.float()
-            for name, value in tensors.items()
-        }
-        for name, value in maps.items():
-            if (
-                tuple(value.shape[value.ndim - len(_ENDS[name]) :]) != _ENDS[name]
-                or value.ndim != _RANKS[name]
-            ):
-                raise ValueError(f"its {name} has the shape {tuple(value.shape)}")
-        on_pixels = [value for name, value in maps.items() if _AXES[name][:2] == PIXELS]
-        sizes = {value.shape[:2] for value in (*on_pixels, image) if value is not None}
-        if len(sizes) > 1:
-            raise ValueError("its maps have different sizes")
-        return Prediction(**vars(header), **maps, image=image)
+        size = None if image is None else image.shape[:2]
+        for name, value in tensors.items():
+            shape, rank, end = value.shape, _RANKS[name], _ENDS[name]
+            if len(shape) != rank or shape[rank - len(end) :] != end:
+                raise ValueError(f"its {name} has the shape {tuple(shape)}")
+            if name in _MAPS:
+                if size is not None and shape[:2] != size:
+                    raise ValueError("its maps have different sizes")
+                size = shape[:2]
+            if not (stored and value.is_floating_point()):
+                tensors[name] = value.float()
+        return Prediction(**vars(header), **tensors, image=image)
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
 

@@ -41,7 +41,7 @@ LOCK = ".lock"
 
 def frame_path(folder: Path, index: int) -> Path:
     """Where the frame at `index` is stored."""
-    return folder / FRAMES / f"{index:06d}.safetensors"
+    return folder / f"{FRAMES}/{index:06d}.safetensors"
 
 
 class SegmentScale(NamedTuple):

@@ -58,14 +58,15 @@ class OriginalPixels:
     def world_from_camera(self, processed: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 4"]:
         """Pose of the camera that took the original image; the same one, turned back."""
         pose = np.array(processed, dtype=np.float64)
+        if self.turns == 0:
+            return pose
         pose[:3, :3] = pose[:3, :3] @ self.original_from_processed_axes.T
         return pose
 
     def pixels(self, processed: Float[np.ndarray, "points 2"]) -> Float[np.ndarray, "points 2"]:
         """Positions (x, y) in the original image, centres at integers."""
-        return (
-            processed @ self.original_from_processed[:2, :2].T + self.original_from_processed[:2, 2]
-        )
+        matrix = self.original_from_processed
+        return (matrix[:2, :2] @ processed.T + matrix[:2, 2:]).T
 
     def spread(
         self, values: Shaped[np.ndarray, "height width"], outside: float = 0
