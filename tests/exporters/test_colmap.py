@@ -11,6 +11,7 @@ from PIL import Image as PillowImage
 from tests.exporters.truth import FRAMES, SIZE, Truth, truth_of
 from ttt3r.errors import RunError, SettingError
 from ttt3r.exporters import colmap_model, export
+from ttt3r.exporters.cameras import Cameras
 from ttt3r.geometry.rotation import quaternion_from_matrix
 from ttt3r.runs.frame_file import read_prediction, write_prediction
 from ttt3r.runs.reader import Run, frame_path
@@ -175,6 +176,22 @@ def test_noisy_intrinsics_become_one_camera(clip: Clip, tmp_path: Path):
     assert model.compute_mean_reprojection_error() < 0.01
     model = read(export(truth.run, "colmap", tmp_path / "b", cell=CELL, camera="per-image").path)
     assert len(model.cameras) == 2
+
+
+def test_the_shared_camera_is_the_median(clip: Clip, tmp_path: Path):
+    truth = truth_of(clip, tmp_path)
+    random, all_ = np.random.default_rng(0), []
+    for prediction in truth.run:
+        scale = torch.diag(torch.tensor([*random.uniform(0.8, 1.2, 2), 1.0])).float()
+        noisy = replace(prediction, intrinsics=prediction.intrinsics @ scale)
+        if prediction.index == 3:  # could not be placed
+            noisy = replace(noisy, intrinsics=torch.full((3, 3), float("nan")))
+        else:
+            all_.append(noisy.original_intrinsics.double().numpy())
+        write_prediction(frame_path(truth.run.folder, prediction.index), noisy)
+    ((size, found),) = Cameras.of(truth.run).shared.items()
+    assert size == SIZE[::-1]
+    np.testing.assert_allclose(found, np.median(all_, axis=0), rtol=1e-6)  # float32 against float64
 
 
 def test_one_frame_has_no_points(clip: Clip, tmp_path: Path):

@@ -9,16 +9,18 @@ intrinsics.txt   `name width height fx fy cx cy`, pixels, centres at integers
 
 import math
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, UInt16
-from PIL import Image
 
 from ttt3r.errors import MissingExtraError, SettingError
+from ttt3r.exporters.behind import behind
 from ttt3r.exporters.clouds import check_confidence
 from ttt3r.exporters.placed import points_of
+from ttt3r.exporters.png import write_png16
 from ttt3r.files import to_json, write_text
 from ttt3r.runs.frame_file import LARGEST_HALF
 from ttt3r.types import ImageTransform, Prediction
@@ -64,7 +66,10 @@ def write_depth(
     if depth_kind == "exr":
         _require_openexr()
     count = beyond = 0
-    with (path / "intrinsics.txt").open("w", encoding="ascii", newline="\n") as lines:
+    with (
+        (path / "intrinsics.txt").open("w", encoding="ascii", newline="\n") as lines,
+        behind() as calls,
+    ):
         lines.write(INTRINSICS_HEAD)
         for prediction in predictions:
             depth, confidence = _maps(prediction, min_confidence)
@@ -76,10 +81,10 @@ def write_depth(
             name = f"{prediction.index:06d}.{depth_kind}"
             if depth_kind == "png":
                 steps, too_far = to_steps(depth, depth_scale)
-                Image.fromarray(steps).save(path / name)
+                calls.do(partial(write_png16, path / name, steps))
                 beyond += too_far
             elif depth_kind == "npz":
-                np.savez(path / name, depth=depth, confidence=confidence)
+                calls.do(partial(np.savez, path / name, depth=depth, confidence=confidence))
             else:
                 _write_exr(path / name, depth, confidence)
             if intrinsics is not None:

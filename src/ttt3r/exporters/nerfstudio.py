@@ -6,18 +6,20 @@ right, y up, z backward), and pixel centres are at half integers.
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
-from PIL import Image as PillowImage
 
 from ttt3r.errors import SettingError
+from ttt3r.exporters.behind import behind
 from ttt3r.exporters.cameras import Cameras, checked_camera, placed_frames
 from ttt3r.exporters.originals import originals
 from ttt3r.exporters.placed import GREY, left_out_text, no_pose, points_of
 from ttt3r.exporters.ply import VERTEX, header
+from ttt3r.exporters.png import write_png16
 from ttt3r.runs.reader import Run
 from ttt3r.sources.undo import OriginalPixels
 from ttt3r.types import Prediction
@@ -80,6 +82,7 @@ def write_nerfstudio(
         originals(run, images) as found,
         (path / "transforms.json").open("w", encoding="utf-8", newline="\n") as file,
         (path / "points.ply").open("wb") as cloud,
+        behind() as calls,
     ):
         file.write(_head(applied))
         cloud.write(header(0))
@@ -88,7 +91,7 @@ def write_nerfstudio(
             depth, confidence = _maps(prediction)
             usable = _usable(depth, confidence, min_confidence)
             depth_name = f"depth/{prediction.index:06d}.png"
-            _write_depth(path / depth_name, np.where(usable, depth, 0), pixels)
+            calls.do(partial(_write_depth, path / depth_name, depth, usable, pixels))
             entry = {
                 "file_path": f"images/{found.save(prediction, path / 'images')}",
                 "depth_file_path": depth_name,
@@ -148,7 +151,9 @@ def _exact(number: float) -> float:
 def _maps(prediction: Prediction) -> tuple[Map, Map]:
     """Depth and confidence, float32."""
     points, confidence = points_of(prediction)
-    return points[..., 2].float().numpy(), confidence.float().numpy()
+    # Of numbers that lie apart, PyTorch turns one after another into another type.
+    depth = np.ascontiguousarray(points.float().numpy()[..., 2])
+    return depth, confidence.float().numpy()
 
 
 def _usable(depth: Map, confidence: Map, min_confidence: float) -> Bool[np.ndarray, "height width"]:
@@ -157,9 +162,11 @@ def _usable(depth: Map, confidence: Map, min_confidence: float) -> Bool[np.ndarr
     return fits & (confidence > min_confidence) & np.isfinite(confidence)
 
 
-def _write_depth(path: Path, depth: Map, pixels: OriginalPixels) -> None:
-    stored = np.rint(depth * np.float32(1 / UNIT)).astype(np.uint16)
-    PillowImage.fromarray(_reduced(pixels).spread(stored)).save(path, compress_level=1)
+def _write_depth(
+    path: Path, depth: Map, usable: Bool[np.ndarray, "height width"], pixels: OriginalPixels
+) -> None:
+    stored = np.where(usable, np.rint(depth * np.float32(1 / UNIT)), 0).astype(np.uint16)
+    write_png16(path, _reduced(pixels).spread(stored))
 
 
 def _reduced(pixels: OriginalPixels) -> OriginalPixels:
@@ -201,7 +208,7 @@ def _vertices(
     y, x = np.divmod(at, depth.shape[1])
     rays = np.linalg.inv(intrinsics) @ np.stack([x, y, np.ones_like(x)])
     assert prediction.world_from_camera is not None
-    pose = applied @ prediction.world_from_camera.double().numpy()
+    pose = applied @ prediction.world_from_camera.numpy().astype(np.float64)
     world = pose[:3, :3] @ (rays * depth.ravel()[at]) + pose[:3, 3:]
     rows = np.empty(len(at), VERTEX)
     for row, axis in zip(world, "xyz", strict=True):
