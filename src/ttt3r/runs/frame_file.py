@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -81,7 +81,8 @@ def read_prediction(
                 size = shape[:2]
             if not (stored and value.is_floating_point()):
                 tensors[name] = value.float()
-        return Prediction(**vars(header), **tensors, image=image)
+        said: dict[str, Any] = dict(tensors)
+        return Prediction(**vars(header), **said, image=image)
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
 
