@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "ttt3r"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Rooms or modules that anything may import.
-EVERYONE = {"types", "errors", "values", "files", "tensor_files", "version"}
+EVERYONE = {"types", "errors", "values", "files", "tensor_files", "version", "masks"}
 # What else each room may import; itself goes without saying. A dotted name opens one module only.
 MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "files": set(),
     "tensor_files": set(),
     "version": set(),
+    "masks": set(),
     "nn": set(),
     "checkpoints": set(),
     "geometry": set(),

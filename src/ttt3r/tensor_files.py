@@ -79,14 +79,20 @@ def write_tensors(
 
     Args:
         path: the file to create or replace.
-        tensors: by name; on any device.
+        tensors: by name; on any device. They may share memory.
         header: a dataclass of plain values.
         sync: also wait until the file is on the disk.
 
     Raises:
         OSError: if the file cannot be written; an older file there is left as it was.
     """
-    here = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    here: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        here[name] = plain.clone() if place in places else plain  # safetensors refuses shared ones
+        places.add(place)
     content = safetensors.torch.save(here, {KEY: encode_header(header).decode()})
     write_atomically(path, lambda file: file.write_bytes(content), sync=sync)
 

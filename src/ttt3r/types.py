@@ -282,8 +282,12 @@ class Prediction(Reading):
 
     def to(self, device: torch.device | str) -> "Prediction":
         """Return the prediction with all its tensors, the image included, on a device."""
-        moved = self.map(lambda tensor: tensor.to(device))
-        return replace(moved, image=None if self.image is None else self.image.to(device))
+        # A copy from a device must have come before its content is looked at; one to a device is
+        # done before the device reads it.
+        ahead = torch.device(device).type != "cpu"
+        moved = self.map(lambda tensor: tensor.to(device, non_blocking=ahead))
+        image = None if self.image is None else self.image.to(device, non_blocking=ahead)
+        return replace(moved, image=image)
 
     @property
     def depth(self) -> Float[Tensor, "height width"] | None:

@@ -4,6 +4,7 @@ import copy
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from threading import Thread
 
 import pytest
@@ -82,6 +83,15 @@ def test_a_window_stays_in_its_buffer() -> None:
         state = Twin(state.entries.keep(range(1, 4)), state.items[1:])
         state.check()
         assert state.entries.buffer("x").data_ptr() == place
+
+
+def test_what_only_grows_moves_each_time_it_has_doubled() -> None:
+    state, places = Twin(empty(), []), list[int]()
+    for number in range(64):
+        state = state.append(number)
+        places.append(state.entries.buffer("x").data_ptr())
+    moves = sum(one != other for one, other in pairwise(places))
+    assert moves <= 5, "from room for 4 to room for 64 are four doublings, and one before the end"
 
 
 def test_streams_that_keep_different_entries_are_moved() -> None:

@@ -23,7 +23,7 @@ def random_pointers(counts, patches, seed, spread=1.0, dtype=torch.float32):
     shape = (len(counts), max(counts))
     positions, features = (torch.rand(*shape, c, generator=g, dtype=dtype) for c in (3, 5))
     known = Pointers(positions * spread, features, torch.tensor(counts))
-    absent = ~known.present[..., None]
+    absent = (torch.arange(max(counts)) >= known.count[:, None])[..., None]
     known = dataclasses.replace(
         known,
         positions=positions.masked_fill(absent, 0.0) * spread,

@@ -2,13 +2,14 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ttt3r.checkpoints.shapes import Shapes, side
+from ttt3r.masks import pick
 from ttt3r.models.base import Capabilities, State, Tokens, Views
 from ttt3r.models.config import NetworkConfig
 from ttt3r.models.family import Family, Tiny
@@ -31,6 +32,8 @@ class DriftConfig(NetworkConfig):
 class DriftState(State):
     """Mean of the tokens of the last frame, and how many frames there were."""
 
+    on_host: ClassVar[frozenset[str]] = frozenset({"age"})
+
     mean: Float[Tensor, "batch channels"]
     age: Int[Tensor, " batch"]
 
@@ -50,11 +53,11 @@ class Drift(StreamNetwork):
 
     def initial_state(self, rule: Any, batch: int = 1) -> DriftState:
         mean = torch.zeros(batch, self.config.dim, device=self.device)
-        return DriftState(mean, torch.zeros(batch, dtype=torch.int64, device=self.device))
+        return DriftState(mean, torch.zeros(batch, dtype=torch.int64))
 
     def reset(self, state: DriftState, rule: Any, which: Bool[Tensor, " batch"]) -> DriftState:
         return DriftState(
-            state.mean.masked_fill(which[:, None], 0.0), state.age.masked_fill(which, 0)
+            pick(which, torch.zeros_like(state.mean), state.mean), state.age.masked_fill(which, 0)
         )
 
     def encode(self, views: Views) -> Tokens:
@@ -70,7 +73,7 @@ class Drift(StreamNetwork):
         update: Bool[Tensor, " batch"] | None = None,
     ) -> tuple[DriftState, Reading]:
         wanted = self.capabilities.check(outputs)
-        update = tokens.has_image if update is None else tokens.has_image & update
+        update = tokens.written(update)
         height, width = tokens.size
         rows = (torch.arange(height) - height / 2) * 2 / height
         columns = (torch.arange(width) - width / 2) * 2 / height
@@ -83,7 +86,7 @@ class Drift(StreamNetwork):
             confidence=torch.full((len(state.age), height, width), 2.0, device=self.device),
             pose_encoding=encoding,
         )
-        mean = torch.where(update[:, None], tokens.features.mean(1), state.mean)
+        mean = pick(update, tokens.features.mean(1), state.mean)
         return DriftState(mean, state.age + update), reading.only(wanted)
 
 

@@ -1,5 +1,7 @@
 """Least-squares transform between two sets of corresponding points."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -40,12 +42,14 @@ def align_points(
     """
     tiny = torch.finfo(source.dtype).eps
     mass = torch.ones_like(source[..., 0]) if weights is None else weights
-    _require((mass.isfinite() & (mass >= 0.0)).all(-1), "weights must be finite and not negative")
+    needs = {"weights must be finite and not negative": (mass.isfinite() & (mass >= 0.0)).all(-1)}
     used = mass > 0.0
-    _require(used.sum(-1) >= 3, "at least three points with positive weight are needed")
+    needs["at least three points with positive weight are needed"] = used.sum(-1) >= 3
+    if not mass.shape[-1]:
+        _require(needs)
     x, y = (torch.where(used[..., None], p, 0.0).to(torch.float64) for p in (source, target))
     for points, name in ((x, "source"), (y, "target")):
-        _require(points.isfinite().all(-1).all(-1), f"the {name} points must be finite")
+        needs[f"the {name} points must be finite"] = points.isfinite().all(-1).all(-1)
     mass = mass.to(torch.float64)
     mass = (mass / mass.amax(-1, keepdim=True))[..., None]
     mass = mass / mass.sum(-2, keepdim=True)
@@ -55,14 +59,13 @@ def align_points(
     variance_x, variance_y = ((mass * d.square()).sum((-2, -1)) for d in (deltas_x, deltas_y))
     for points, variance, name in ((x, variance_x, "source"), (y, variance_y, "target")):
         rounding = 10.0 * tiny * points.abs().amax((-2, -1))
-        _require(variance > rounding.square(), f"all {name} points coincide")
+        needs[f"all {name} points coincide"] = variance > rounding.square()
 
     covariance = (mass * deltas_y).mT @ deltas_x  # equation 38
-    left, singular, right = torch.linalg.svd(covariance)
-    _require(
-        singular.sum(-1) > tiny * (variance_x * variance_y).sqrt(),
-        "source and target points are uncorrelated",
-    )
+    left, singular, right = torch.linalg.svd(covariance.nan_to_num(0.0, 0.0, 0.0))
+    least = tiny * (variance_x * variance_y).sqrt()
+    needs["source and target points are uncorrelated"] = singular.sum(-1) > least
+    _require(needs)
     sign = (torch.linalg.det(left) * torch.linalg.det(right)).sign()
     signs = torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], dim=-1)
     linear = left * signs[..., None, :] @ right  # equation 40
@@ -73,11 +76,16 @@ def align_points(
     return se3.assemble(linear, translation.squeeze(-2)).to(source.dtype)
 
 
-def _require(condition: Bool[Tensor, "*batch"], problem: str) -> None:
-    """Raise `InputError` for the first element of the batch that fails the condition."""
-    failed = (~condition).nonzero()
-    if len(failed):
-        index = tuple(failed[0].tolist())
+def _require(needs: Mapping[str, Bool[Tensor, "*batch"]]) -> None:
+    """Raise `InputError` for the first condition that fails, and the first element that fails it.
+
+    The conditions, by what is wrong where they fail, are fetched from their device together.
+    """
+    failed = (~torch.stack(list(needs.values()))).cpu()
+    for problem, of_batch in zip(needs, failed, strict=True):
+        if not bool(of_batch.any()):
+            continue
+        index = tuple(of_batch.nonzero()[0].tolist())
         where = f" (batch element {', '.join(map(str, index))})" if index else ""
         raise InputError(
             f"cannot align the points{where}: {problem}. "

@@ -4,8 +4,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ttt3r.geometry.camera import pixel_grid
-
 SMALLEST_RESIDUAL = 1e-8
 
 
@@ -29,25 +27,31 @@ def focal_from_points(
         Focal lengths, at least 0; NaN where no pixel holds a usable ray. Points that no camera can
         see may ask for a negative focal length, which becomes 0.
     """
-    height, width = points.shape[-3:-1]
-    pixels = pixel_grid((height, width), like=points).flatten(0, 1)
-    pixels = pixels - pixels.new_tensor([width // 2, height // 2])
     if usable is not None:  # a point that is not finite has no slope
         points = points.masked_fill(~usable[..., None], torch.nan)
-    return _weiszfeld(pixels, points.flatten(-3, -2), iterations).clamp(min=0.0)
+    return _weiszfeld(points, iterations).clamp(min=0.0)
 
 
 def _weiszfeld(
-    pixels: Float[Tensor, "pixels 2"], points: Float[Tensor, "*batch pixels 3"], iterations: int
+    points: Float[Tensor, "*batch height width 3"], iterations: int
 ) -> Float[Tensor, "*batch"]:
-    """Return argmin over f of Σ |x − f a|, a being 0 where it is not finite."""
-    slopes = (points[..., :2] / points[..., 2:]).nan_to_num(0.0, 0.0, 0.0)
-    products = (slopes * pixels).sum(-1)
-    squares = slopes.square().sum(-1)
-    focal = products.mean(-1) / squares.mean(-1)
+    """Return argmin over f of Σ |x − f a|, a being 0 where it is not finite.
+
+    The two coordinates are kept apart: an axis of two at the end costs ten times the time.
+    """
+    rows, columns = (
+        torch.arange(side, dtype=points.dtype, device=points.device) - side // 2
+        for side in points.shape[-3:-1]
+    )
+    u, v = columns, rows[:, None]
+    a, b = ((points[..., i] / points[..., 2]).nan_to_num(0.0, 0.0, 0.0) for i in range(2))
+    products, squares = a * u + b * v, a * a + b * b
+    focal = products.mean((-2, -1)) / squares.mean((-2, -1))
     for _ in range(iterations):
         # Expanding the square would cancel exactly where residuals are small and weights large.
-        residuals = torch.linalg.vector_norm(pixels - focal[..., None, None] * slopes, dim=-1)
-        weights = residuals.clamp(min=SMALLEST_RESIDUAL).reciprocal()
-        focal = (weights * products).mean(-1) / (weights * squares).mean(-1)
+        factor = focal[..., None, None]
+        along_u, along_v = u - factor * a, v - factor * b
+        residuals = along_u.square_().addcmul_(along_v, along_v).sqrt_()
+        weights = residuals.clamp_(min=SMALLEST_RESIDUAL).reciprocal_()
+        focal = (weights * products).mean((-2, -1)) / (weights * squares).mean((-2, -1))
     return focal

@@ -30,10 +30,11 @@ def decode(
     """
     translation, vector, scalar, fov = encoding.split((3, 3, 1, 2), dim=-1)
     rotation = matrix_from_quaternion(torch.cat((scalar, vector), dim=-1))
-    half = 0.5 * torch.tensor(size, dtype=encoding.dtype, device=encoding.device)
-    focal_y, focal_x = (half / (fov / 2).tan()).unbind(-1)
-    zero, one = torch.zeros_like(focal_x), torch.ones_like(focal_x)
-    entries = [focal_x, zero, half[1] * one, zero, focal_y, half[0] * one, zero, zero, one]
+    tan_y, tan_x = (fov / 2).tan().unbind(-1)
+    center_y, center_x = (torch.full_like(tan_x, 0.5 * side) for side in size)
+    zero, one = torch.zeros_like(tan_x), torch.ones_like(tan_x)
+    focal_x, focal_y = center_x / tan_x, center_y / tan_y
+    entries = [focal_x, zero, center_x, zero, focal_y, center_y, zero, zero, one]
     return se3.assemble(rotation, translation), torch.stack(entries, dim=-1).unflatten(-1, (3, 3))
 
 

@@ -119,14 +119,15 @@ def poses_from_world_points(
     Raises:
         SettingError: if `threshold` or `iterations` is not positive.
     """
-    matrices = intrinsics.reshape(-1, 3, 3)
-    poses = world_points.new_full((len(matrices), 4, 4), torch.nan)
+    matrices = intrinsics.detach().cpu().reshape(-1, 3, 3)
+    poses = torch.full((len(matrices), 4, 4), torch.nan, dtype=world_points.dtype)
     views = zip(_views(world_points, usable), matrices, strict=True)
     for index, ((points, pixels), matrix) in enumerate(views):
         found = solve_pnp(points, pixels, matrix, threshold, iterations, seed)
         if found is not None:
             poses[index] = found.world_from_camera.to(poses)
-    return poses.reshape(*world_points.shape[:-3], 4, 4)
+    poses = poses.reshape(*world_points.shape[:-3], 4, 4)
+    return poses.to(world_points.device, non_blocking=True)
 
 
 def candidate_focals(size: tuple[int, int]) -> Float[Tensor, " focals"]:
@@ -253,12 +254,12 @@ def _views(
     world_points: Float[Tensor, "*batch height width 3"],
     usable: Bool[Tensor, "*batch height width"] | None,
 ) -> Iterator[tuple[Float[Tensor, "n 3"], Float[Tensor, "n 2"]]]:
-    """The points and pixels of each view that may take part."""
+    """The points and pixels of each view that may take part, on the CPU; fetched together."""
     size = world_points.shape[-3], world_points.shape[-2]
-    maps = world_points.reshape(-1, *size, 3)
-    masks = maps.isfinite().all(-1)
     if usable is not None:
-        masks = masks & usable.reshape(-1, *size)
+        world_points = world_points.masked_fill(~usable[..., None], torch.nan)
+    maps = world_points.detach().cpu().reshape(-1, *size, 3)
+    masks = maps.isfinite().all(-1)
     pixels = pixel_grid(size, like=maps)
     for points, mask in zip(maps, masks, strict=True):
         yield points[mask], pixels[mask]

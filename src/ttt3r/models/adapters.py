@@ -43,11 +43,12 @@ class SetState(State):
     """The images so far.
 
     Attributes:
-        age: frames remembered by each stream, of which a window may have dropped some.
+        age: frames remembered by each stream, of which a window may have dropped some; on the CPU.
         images: RGB in [-1, 1], oldest first, [batch, frames, 3, height, width] by the name "rgb".
     """
 
     grows: ClassVar[frozenset[str]] = frozenset({"images"})
+    on_host: ClassVar[frozenset[str]] = frozenset({"age"})
 
     age: Int[Tensor, " batch"]
     images: Mapping[str, Tensor]
@@ -98,7 +99,7 @@ class SetStream(_Adapter):
     def initial_state(self, rule: KeepAll | Window, batch: int = 1) -> SetState:
         """State of `batch` streams before their first frame."""
         return SetState(
-            age=torch.zeros(batch, dtype=torch.int64, device=self.device),
+            age=torch.zeros(batch, dtype=torch.int64),
             images={"rgb": torch.zeros(batch, 0, 3, 0, 0, device=self.device)},
         )
 
@@ -124,7 +125,7 @@ class SetStream(_Adapter):
         """
         image, here = only_images(views), views.has_image
         if here is None:
-            here = torch.ones(len(image), dtype=torch.bool, device=image.device)
+            here = torch.ones(len(image), dtype=torch.bool)
         self._all_or_none(here, "have an image")
         return Tokens(image.flatten(2).mT, (image.shape[-2], image.shape[-1]), here)
 

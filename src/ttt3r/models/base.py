@@ -97,12 +97,15 @@ class State:
         grows: names of the fields whose tensors get larger with the stream, in any axis but the
             first.
         begins_empty: names of the fields that are mappings, empty before the first frame.
+        on_host: names of the fields that say what to compute, such as ages; they stay on the CPU
+            (see `ttt3r.masks`).
         traced: fields whose change from frame to frame means something, by what a trace calls
             them: "state", "pose_memory".
     """
 
     grows: ClassVar[frozenset[str]] = frozenset()
     begins_empty: ClassVar[frozenset[str]] = frozenset()
+    on_host: ClassVar[frozenset[str]] = frozenset()
     traced: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def memories(self) -> dict[str, Tensor]:
@@ -155,18 +158,18 @@ class State:
                     f"the saved state does not fit this model and rule: {name} is {forms[1]}, "
                     f"expected {forms[0]}. Use the model and the rule it was saved with."
                 )
-        device = next(iter(own.values())).device
         values: dict[str, Any] = {
             field.name: {
-                name.removeprefix(f"{field.name}."): item.to(device)
+                name.removeprefix(f"{field.name}."): item
                 for name, item in named.items()
                 if name.startswith(f"{field.name}.")
             }
             if isinstance(getattr(self, field.name), Mapping)
-            else named[field.name].to(device)
+            else named[field.name]
             for field in fields(self)
         }
-        return replace(self, **values)
+        devices = (item.device for name, item in own.items() if name not in self.on_host)
+        return replace(self, **values).to(next(devices, torch.device("cpu")))
 
     def _form(self, name: str, tensor: Tensor) -> tuple[tuple[int | None, ...], torch.dtype]:
         """What a saved tensor of this name must have in common with this state's."""
@@ -192,8 +195,9 @@ class State:
         )
 
     def to(self: AnyState, device: torch.device | str) -> AnyState:
-        """Move to a device."""
-        return self.map(lambda tensor: tensor.to(device))
+        """Move to a device, but for what stays on the CPU."""
+        moved = self.map(lambda tensor: tensor.to(device))
+        return replace(moved, **{name: getattr(self, name).cpu() for name in self.on_host})
 
 
 @dataclass(frozen=True)
@@ -203,12 +207,21 @@ class Tokens:
     Attributes:
         features: one token per patch, row by row.
         size: (height, width) of the views in pixels.
-        has_image: samples that hold an image; only those may change the state.
+        has_image: samples that hold an image, on the CPU; only those may change the state.
     """
 
     features: Float[Tensor, "batch patches channels"]
     size: tuple[int, int]
     has_image: Bool[Tensor, " batch"]
+
+    def written(self, update: Bool[Tensor, " batch"] | None = None) -> Bool[Tensor, " batch"]:
+        """Return which streams' state the frame may change, on the CPU.
+
+        Args:
+            update: streams whose state may change; None means all.
+        """
+        here = self.has_image.cpu()
+        return here if update is None else here & update.cpu()
 
 
 def poses_of(reading: Reading) -> Float[Tensor, "*batch 4 4"] | None:
@@ -278,7 +291,10 @@ class StreamModel(Protocol):
         ...
 
     def reset(self, state: Any, rule: Any, which: Bool[Tensor, " batch"]) -> Any:
-        """Return `state` with the samples of `which` as before their first frame."""
+        """Return `state` with the samples of `which` as before their first frame.
+
+        Masks lie on the CPU, see `ttt3r.masks`; so does `update` of `step`.
+        """
         ...
 
     def encode(self, views: Views) -> Tokens:

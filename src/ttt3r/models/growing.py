@@ -12,10 +12,16 @@ from threading import RLock
 from weakref import ref
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 SMALLEST = 4  # entries that new buffers have room for
 Sizes = Mapping[str, Sequence[int]]
+
+
+def index_tensor(numbers: Sequence[int], device: torch.device) -> Int[Tensor, " numbers"]:
+    """Return numbers as an index on a device, without waiting for what is queued there."""
+    return torch.tensor(numbers, dtype=torch.int64).to(device, non_blocking=True)
 
 
 class _Buffers:
@@ -86,6 +92,11 @@ class Entries(Mapping[str, Tensor]):
         return len(self.slots)
 
     @property
+    def device(self) -> torch.device:
+        """Where the buffers lie."""
+        return next(iter(self._buffers.tensors.values())).device
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the entries, without the room for more."""
         whole = sum(tensor.nbytes for tensor in self._buffers.tensors.values())
@@ -100,8 +111,7 @@ class Entries(Mapping[str, Tensor]):
         buffer = self.buffer(name)
         if self.slots == tuple(range(self.count)):
             return buffer
-        index = torch.tensor(self.slots, device=buffer.device)
-        return buffer.index_select(self._buffers.axis, index)
+        return buffer.index_select(self._buffers.axis, index_tensor(self.slots, buffer.device))
 
     def take(self) -> "Entries | None":
         """Return the entries with one more slot, which may be written; None if none is free."""
@@ -136,8 +146,7 @@ class Entries(Mapping[str, Tensor]):
             new = old.new_zeros(*old.shape[:axis], capacity, *inner)
             for sample, row in enumerate(rows):
                 if row:
-                    index = torch.tensor(row, device=old.device)
-                    chosen = old[sample].index_select(axis - 1, index)
+                    chosen = old[sample].index_select(axis - 1, index_tensor(row, old.device))
                     new[sample].narrow(axis - 1, 0, len(row)).copy_(chosen)
             tensors[name] = new
         return Entries(_Buffers(tensors, axis), range(count))

@@ -71,10 +71,10 @@ class Network(nn.Module):
     def presence(
         self, content: Tensor | None, mask: Bool[Tensor, " batch"] | None, batch: int
     ) -> Bool[Tensor, " batch"]:
-        """Which samples have `content`, on the network's device; without a mask, all or none."""
+        """Which samples have `content`, on the CPU; without a mask, all or none."""
         if content is None or mask is None:
-            return torch.full((batch,), content is not None, device=self.device)
-        return mask.to(self.device)
+            return torch.full((batch,), content is not None)
+        return mask.cpu()
 
     def images_of(
         self, views: Views

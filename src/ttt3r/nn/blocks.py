@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ttt3r.nn.attention import CrossAttention, Mix, Probe, SelfAttention
 from ttt3r.nn.layers import LayerNorm, Linear, Mlp
 from ttt3r.nn.rope import Positions
+from ttt3r.nn.tables import table
 
 # The hidden layer of an MLP is by far the widest thing in a block, so that a long sequence passes
 # it in pieces: 256 MiB each at 4096 channels in float32.
@@ -172,6 +173,16 @@ class LinearHead(Mlp):
         return F.pixel_shuffle(pixels, self.patch)
 
 
+@table
+def _gaussian(
+    sigma: int, radius: int, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, " steps"]:
+    """Weights of a Gaussian of deviation `sigma` from -`radius` to `radius`; their sum is 1."""
+    steps = torch.arange(-radius, radius + 1, device=device, dtype=dtype)
+    weights = torch.exp(-steps.square() / (2 * sigma**2))
+    return weights / weights.sum()
+
+
 def smoothed(map: Float[Tensor, "batch channels height width"], sigma: int) -> Tensor:
     """Convolve a map with a Gaussian, cut off at three sigma; the border is repeated outwards.
 
@@ -182,9 +193,7 @@ def smoothed(map: Float[Tensor, "batch channels height width"], sigma: int) -> T
     if sigma == 0:
         return map
     radius = 3 * sigma
-    steps = torch.arange(-radius, radius + 1, device=map.device, dtype=map.dtype)
-    weights = torch.exp(-steps.square() / (2 * sigma**2))
-    weights = (weights / weights.sum()).expand(map.shape[1], 1, 1, -1)
+    weights = _gaussian(sigma, radius, map.dtype, map.device).expand(map.shape[1], 1, 1, -1)
     padded = F.pad(map, (radius,) * 4, mode="replicate")
     along_rows = F.conv2d(padded, weights, groups=map.shape[1])
     return F.conv2d(along_rows, weights.mT, groups=map.shape[1])

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ttt3r.errors import SettingError
+from ttt3r.masks import pick
 from ttt3r.values import Value
 
 EvidenceKind = Literal[
@@ -232,8 +233,8 @@ def advance(
         candidate: what the decoder proposes.
         evidence: of the kinds that the rule declares.
         memory: of the rule; empty until a stream of the batch has seen its first frame.
-        is_first: samples that see the first frame of a segment.
-        update: samples that may change.
+        is_first: samples that see the first frame of a segment, on the CPU.
+        update: samples that may change, on the CPU.
 
     Raises:
         SettingError: if the rule's memory depends on the frame's size, and the size changed within
@@ -241,7 +242,7 @@ def advance(
     """
     if rule.parts:
         return _advance_each(rule.parts, previous, candidate, evidence, memory, is_first, update)
-    some_first, some_later = _present(is_first)
+    some_first, some_later = bool(is_first.any()), not bool(is_first.all())
     first = rule.start(previous, candidate, evidence) if some_first else None
     if first is not None and not _same_form(first.memory, memory):
         _check_all_first(first.memory, memory, is_first)
@@ -249,19 +250,19 @@ def advance(
     if first is not None and not some_later:
         step, kept = first, first.memory
     else:
-        kept = memory if first is None else _where(is_first, first.memory, memory)
+        kept = memory if first is None else _pick(is_first, first.memory, memory)
         step = rule.apply(previous, candidate, evidence, kept)
         if first is not None:
             step = RuleStep(
-                torch.where(is_first[:, None, None], first.state, step.state),
-                torch.where(is_first[:, None], first.gate, step.gate),
-                _where(is_first, first.memory, step.memory),
+                pick(is_first, first.state, step.state),
+                pick(is_first, first.gate, step.gate),
+                _pick(is_first, first.memory, step.memory),
             )
     writes = update | ~is_first if rule.unwritten == "state" else update
     return RuleStep(
-        state=torch.where(writes[:, None, None], step.state, previous),
-        gate=step.gate.masked_fill(~writes[:, None], 0.0),
-        memory=step.memory if rule.unwritten != "nothing" else _where(update, step.memory, kept),
+        state=pick(writes, step.state, previous),
+        gate=pick(writes, step.gate, torch.zeros_like(step.gate)),
+        memory=step.memory if rule.unwritten != "nothing" else _pick(update, step.memory, kept),
     )
 
 
@@ -289,16 +290,6 @@ def _advance_each(
     )
 
 
-def _present(is_first: Bool[Tensor, " batch"]) -> tuple[bool, bool]:
-    """Whether some samples are first, and whether some are not.
-
-    A device of its own is not asked, as the program would wait for it; there both may be.
-    """
-    if is_first.device.type != "cpu":
-        return True, True
-    return bool(is_first.any()), not bool(is_first.all())
-
-
 def _same_form(one: RuleMemory, other: RuleMemory) -> bool:
     return {name: item.shape for name, item in one.items()} == {
         name: item.shape for name, item in other.items()
@@ -314,13 +305,5 @@ def _check_all_first(
             check_size(item, memory[name])
 
 
-def _where(mask: Bool[Tensor, " batch"], yes: RuleMemory, no: RuleMemory) -> RuleMemory:
-    return {
-        name: torch.where(broadcast_to_rank(mask, item.ndim), item, no[name])
-        for name, item in yes.items()
-    }
-
-
-def broadcast_to_rank(mask: Bool[Tensor, " batch"], rank: int) -> Tensor:
-    """Reshape a per-sample mask to [batch, 1, …] so that it broadcasts over `rank` axes."""
-    return mask.reshape(-1, *(1,) * (rank - 1))
+def _pick(mask: Bool[Tensor, " batch"], yes: RuleMemory, no: RuleMemory) -> RuleMemory:
+    return {name: pick(mask, item, no[name]) for name, item in yes.items()}

@@ -94,15 +94,18 @@ def place(
     points, world, pose, intrinsics = said.points, said.world_points, None, said.intrinsics
     if shown is not None and shown.frame.intrinsics is not None:
         known = torch.from_numpy(shown.frame.intrinsics)
-        intrinsics = known.to(shown.pixels.device if points is None else points.device).float()
+        where = shown.pixels.device if points is None else points.device
+        intrinsics = known.float().to(where, non_blocking=True)
         points = None if points is None else unproject(points[..., 2], intrinsics.to(points))
     if points is not None:
         intrinsics = _intrinsics(points) if intrinsics is None else intrinsics
         points = points if scale == 1.0 else points * scale
     if "pose" in outputs:
-        pose = se3.place_camera(world_from_segment, pose_of(output)).float()
+        pose = _precise_pose(output)
+        pose = se3.place_camera(world_from_segment.to(pose.device, non_blocking=True), pose).float()
     if world is not None and segment:
-        world = se3.apply(world_from_segment.to(world), world)
+        placement = world_from_segment.to(world.dtype).to(world.device, non_blocking=True)
+        world = se3.apply(placement, world)
     placed = replace(
         said, points=points, world_points=world, world_from_camera=pose, intrinsics=intrinsics
     )
@@ -124,12 +127,23 @@ def pose_of(output: Reading) -> Float[Tensor, "4 4"]:
 
     A matrix counts before an encoding: it may come from elsewhere than the pose head, see `posing`.
     """
-    encoding = output.pose_encoding
+    return _precise_pose(output).cpu()
+
+
+def _precise_pose(output: Reading) -> Float[Tensor, "4 4"]:
+    """The same where the output lies, so that nobody waits for it."""
     if output.world_from_camera is not None:
         # Through a quaternion, which makes the rotation exact.
-        encoding = se3.encoding_from_pose(output.world_from_camera.cpu().double())
-    assert encoding is not None
-    return se3.pose_from_encoding(encoding[0].cpu().double())
+        encoding = se3.encoding_from_pose(_double(output.world_from_camera[0]))
+    else:
+        assert output.pose_encoding is not None
+        encoding = _double(output.pose_encoding[0])
+    return se3.pose_from_encoding(encoding)
+
+
+def _double(tensor: Tensor) -> Tensor:
+    """In float64: on the CPU where the device, Apple's, has none."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
 def first(batch: Tensor | None) -> Tensor | None:

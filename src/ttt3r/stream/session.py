@@ -125,7 +125,7 @@ class Session(SessionBase):
             ray_map=None if ray_map is None else ray_map[None].to(device),
         )
         tokens = self.model.encode(views)
-        allowed = torch.tensor([update], device=device)
+        allowed = torch.tensor([update])
         joins = resets.may_be_shared(self.reset, self.index)
         outputs = self.outputs | (self._for_joining if joins else frozenset())
         before = self._progress
@@ -164,7 +164,7 @@ class Session(SessionBase):
             raise SessionError("nothing is remembered yet that an image could be located in")
         shown = read_image(image, self.index)
         tokens = self.model.encode(Views(image=shown.pixels[None].to(self.device)))
-        wanted, never = frozenset({"points", "pose"}), torch.tensor([False], device=self.device)
+        wanted, never = frozenset({"points", "pose"}), torch.tensor([False])
         _, output = self._step(self.state, tokens, wanted, never)
         placed = self._place(output, shown, wanted)
         assert placed.world_from_camera is not None and placed.confidence is not None

@@ -20,7 +20,7 @@ class Shared:
     Attributes:
         tokens: what the encoder made of it.
         seen: as the older segment saw it.
-        update: whether it is remembered.
+        update: whether it is remembered, on the CPU.
     """
 
     tokens: Tokens
@@ -67,12 +67,16 @@ def from_tensors(named: Mapping[str, Tensor], device: torch.device) -> tuple[Sha
             for name, item in named.items()
             if name.startswith(f"{number}.")
         }
-        moved = {name: item.to(device) for name, item in here.items()}
+        moved = {
+            name: here[name].to(device)
+            for name in ("features", "points", "confidence")
+            if name in here
+        }
         try:
             height, width = here["size"].tolist()
-            tokens = Tokens(moved["features"], (height, width), moved["has_image"])
+            tokens = Tokens(moved["features"], (height, width), here["has_image"])
             seen = Seen(here["pose"], moved.get("points"), moved.get("confidence"))
-            frames.append(Shared(tokens, seen, moved["update"]))
+            frames.append(Shared(tokens, seen, here["update"]))
         except KeyError as error:
             raise ValueError(f"a shared frame lacks {error}") from error
     return tuple(frames)

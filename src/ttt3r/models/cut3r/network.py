@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ttt3r import rules
 from ttt3r.errors import SettingError
+from ttt3r.masks import pick
 from ttt3r.models.base import Capabilities, Tokens, Views
 from ttt3r.models.cut3r.config import Cut3rConfig
 from ttt3r.models.cut3r.heads import DptHeads, LinearHeads
@@ -26,7 +27,7 @@ from ttt3r.nn.blocks import Block, DecoderBlock
 from ttt3r.nn.layers import LayerNorm, Linear, PatchEmbed, at_least_float32
 from ttt3r.nn.memory import PoseMemory
 from ttt3r.nn.rope import Half, Rotary, absolute_positions, grid_rotary
-from ttt3r.rules.base import Rule, RuleMemory, advance, broadcast_to_rank
+from ttt3r.rules.base import Rule, RuleMemory, advance
 from ttt3r.types import Reading
 
 
@@ -89,7 +90,7 @@ class Cut3r(StreamNetwork):
         return Cut3rState(
             tokens=tokens,
             pose_memory=self.pose_retriever.initial(batch),
-            age=torch.zeros(batch, dtype=torch.int64, device=self.device),
+            age=torch.zeros(batch, dtype=torch.int64),
         )
 
     def reset(self, state: Cut3rState, rule: Rule, which: Bool[Tensor, " batch"]) -> Cut3rState:
@@ -99,9 +100,8 @@ class Cut3r(StreamNetwork):
             rule_memory=_zeros(state.rule_memory),
             pose_rule_memory=_zeros(state.pose_rule_memory),
         )
-        return state.map(
-            lambda old, new: torch.where(broadcast_to_rank(which, old.ndim), new, old), fresh
-        )
+        which = which.cpu()
+        return state.map(lambda old, new: pick(which, new, old), fresh)
 
     def encode(self, views: Views, absent: Literal["zero", "token"] = "zero") -> Tokens:
         """Turn views into tokens.
@@ -128,19 +128,15 @@ class Cut3r(StreamNetwork):
         self.check_size(size)
         has_image = self.presence(image, views.has_image, batch)
         has_rays = self.presence(rays, views.has_ray_map, batch)
-        features = torch.zeros((), device=self.device)
+        inputs: list[Tensor] = []
         if image is not None or absent == "token":
-            features = features + self._one_input(
-                None if image is None else self._encode_image(image, size),
-                has_image,
-                self.masked_img_token if absent == "token" else None,
-            )
+            encoded = None if image is None else self._encode_image(image, size)
+            token = self.masked_img_token if absent == "token" else None
+            inputs.append(self._one_input(encoded, has_image, token))
         if rays is not None:
-            features = features + self._one_input(
-                self._encode_rays(rays, size),
-                has_rays,
-                self.masked_ray_map_token if absent == "token" else None,
-            )
+            token = self.masked_ray_map_token if absent == "token" else None
+            inputs.append(self._one_input(self._encode_rays(rays, size), has_rays, token))
+        features = inputs[0] if len(inputs) == 1 else inputs[0] + inputs[1]
         return Tokens(features, size, has_image)
 
     def step(
@@ -164,7 +160,7 @@ class Cut3r(StreamNetwork):
                 the keys of the state.
         """
         wanted = self.capabilities.check(outputs)
-        update = tokens.has_image if update is None else tokens.has_image & update
+        update = tokens.written(update)
         is_first = rule.begins(state.age == 0)
         probe = LogitProbe(rule.evidence)
         decoded = self._decode(state, tokens, is_first, probe, rule, image_probe)
@@ -232,7 +228,7 @@ class Cut3r(StreamNetwork):
         config = self.config
         feature = tokens.features.mean(dim=1, keepdim=True)
         remembered = self.pose_retriever.read(feature, state.pose_memory)
-        pose_token = torch.where(is_first[:, None, None], self.pose_token, remembered)
+        pose_token = pick(is_first, self.pose_token, remembered)
         projected = at_least_float32(self.decoder_embed(tokens.features))
         image = torch.cat((pose_token, projected), dim=1)
         memory = state.tokens
@@ -350,8 +346,8 @@ class Cut3r(StreamNetwork):
         if encoded is None:
             assert absent is not None
             return absent
-        stand_in = encoded.new_zeros(()) if absent is None else absent
-        return torch.where(present[:, None, None], encoded, stand_in)
+        stand_in = encoded.new_zeros(1, 1, 1) if absent is None else absent[None]
+        return pick(present, encoded, stand_in)
 
 
 def _zeros(memory: RuleMemory) -> RuleMemory:

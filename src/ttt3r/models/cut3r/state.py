@@ -28,6 +28,7 @@ class Cut3rState(State):
     """
 
     begins_empty: ClassVar[frozenset[str]] = frozenset({"rule_memory", "pose_rule_memory"})
+    on_host: ClassVar[frozenset[str]] = frozenset({"age"})
     traced: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"state": "tokens", "pose_memory": "pose_memory"}
     )

@@ -201,12 +201,13 @@ class Fast3r(SetNetwork):
             SettingError: if there is not one index per view, or there are too many views.
         """
         check_view_indices(indices, len(features[0]) if len(features) else 0, len(features))
-        counts = torch.tensor([tokens.shape[1] for tokens in features], device=self.device)
         dtype = self.decoder.dec_norm.weight.dtype
-        rows = index_embedding(indices.to(self.device), self.config.decoder_dim, dtype)
-        return self.decoder(
-            torch.cat(tuple(features), dim=1), rows.repeat_interleave(counts, dim=1)
-        )
+        there = indices.to(self.device, non_blocking=True)
+        rows = index_embedding(there, self.config.decoder_dim, dtype).split(1, dim=1)
+        of_view = [
+            row.expand(-1, tokens.shape[1], -1) for row, tokens in zip(rows, features, strict=True)
+        ]
+        return self.decoder(torch.cat(tuple(features), dim=1), torch.cat(of_view, dim=1))
 
     def _look(
         self, views: ImageList, indices: Int[Tensor, "batch views"] | None, seed: int

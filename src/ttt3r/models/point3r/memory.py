@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ttt3r import values
 from ttt3r.errors import SessionError, SettingError
+from ttt3r.masks import pick
 from ttt3r.models.base import State
 
 BLOCK = 4096  # pointers whose distances are held at a time
@@ -27,7 +28,7 @@ class Pointers:
     Attributes:
         positions: in the world, in the network's unit of length.
         features: what was seen there.
-        count: pointers that each stream holds; the rows after them mean nothing.
+        count: pointers that each stream holds, on the CPU; the rows after them mean nothing.
     """
 
     positions: Float[Tensor, "batch pointers 3"]
@@ -35,18 +36,20 @@ class Pointers:
     count: Int[Tensor, " batch"]
 
     @property
-    def present(self) -> Bool[Tensor, "batch pointers"]:
-        """Which rows hold a pointer."""
-        rows = torch.arange(self.positions.shape[1], device=self.count.device)
-        return rows < self.count[:, None]
+    def present(self) -> Bool[Tensor, "batch pointers"] | None:
+        """Which rows hold a pointer; None if all do."""
+        rows = torch.arange(self.positions.shape[1])
+        if bool((self.count == len(rows)).all()):
+            return None
+        return (rows < self.count[:, None]).to(self.positions.device, non_blocking=True)
 
 
 def choose(which: Bool[Tensor, " batch"], yes: Pointers, no: Pointers) -> Pointers:
     """Take the streams of `which` from `yes` and the others from `no`."""
-    count = torch.where(which, yes.count, no.count)
+    count = pick(which, yes.count, no.count)
     width = int(count.max())
     positions, features = (
-        torch.where(which[:, None, None], _resize(a, width), _resize(b, width))
+        pick(which, _resize(a, width), _resize(b, width))
         for a, b in ((yes.positions, no.positions), (yes.features, no.features))
     )
     return Pointers(positions, features, count)
@@ -54,7 +57,7 @@ def choose(which: Bool[Tensor, " batch"], yes: Pointers, no: Pointers) -> Pointe
 
 def _resize(rows: Float[Tensor, "batch rows _"], count: int) -> Float[Tensor, "batch count _"]:
     """Cut rows off the end, or add rows of zeros."""
-    return F.pad(rows, (0, 0, 0, count - rows.shape[1]))
+    return rows if rows.shape[1] == count else F.pad(rows, (0, 0, 0, count - rows.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,11 @@ class Point3rState(State):
     Attributes:
         positions: of the pointers, see `Pointers`.
         features: of the pointers.
-        count: pointers that each stream holds.
+        count: pointers that each stream holds, on the CPU.
         pose_memory: slots of the pose memory.
         patch_positions: place in the world of each patch of the last frame that was remembered;
             rows and columns are 0 before the first one.
-        age: frames remembered since the segment began.
+        age: frames remembered since the segment began, on the CPU.
     """
 
     positions: Float[Tensor, "batch pointers 3"]
@@ -79,6 +82,7 @@ class Point3rState(State):
     age: Int[Tensor, " batch"]
 
     grows: ClassVar[frozenset[str]] = frozenset({"positions", "features", "patch_positions"})
+    on_host: ClassVar[frozenset[str]] = frozenset({"count", "age"})
 
     @property
     def pointers(self) -> Pointers:
@@ -175,18 +179,20 @@ class Fuse(values.Value):
         """Replace near pointers, then append what is left, in the order of the patches."""
         distance, nearest = nearest_pointers(positions, known)
         near = distance < self.threshold(known, positions)[:, None]
-        return _append(
-            _replace(known, positions, features, nearest, near), positions, features, ~near
-        )
+        count = known.count + (~near).sum(dim=1).cpu()  # the one value that a frame waits for
+        row = torch.where(near, nearest, _rows_behind(known, ~near))
+        return _write(known, positions, features, row, count)
 
     def threshold(
         self, known: Pointers, positions: Float[Tensor, "batch patches 3"]
     ) -> Float[Tensor, " batch"]:
         """Distance at which a patch no longer joins a pointer."""
-        absent = ~known.present[..., None]
-        inf = float("inf")
-        high = torch.cat((known.positions.masked_fill(absent, -inf), positions), dim=1).amax(1)
-        low = torch.cat((known.positions.masked_fill(absent, inf), positions), dim=1).amin(1)
+        high = low = known.positions
+        if (present := known.present) is not None:
+            absent, inf = ~present[..., None], float("inf")
+            high, low = high.masked_fill(absent, -inf), low.masked_fill(absent, inf)
+        high = torch.cat((high, positions), dim=1).amax(1)
+        low = torch.cat((low, positions), dim=1).amin(1)
         return torch.linalg.vector_norm((high - low) / self.units, dim=-1)
 
 
@@ -204,7 +210,8 @@ class Append(values.Value):
     ) -> Pointers:
         """Append all patches in order."""
         every = torch.ones(positions.shape[:2], dtype=torch.bool, device=positions.device)
-        return _append(known, positions, features, every)
+        count = known.count + positions.shape[1]
+        return _write(known, positions, features, _rows_behind(known, every), count)
 
 
 MEMORY_RULES = values.Registry("memory rule", [Fuse, Append], default=Fuse())
@@ -225,12 +232,14 @@ def nearest_pointers(
     """
     distance = positions.new_full(positions.shape[:2], float("inf"))
     nearest = torch.zeros_like(distance, dtype=torch.int64)
-    absent = ~known.present
+    present = known.present
     for start in range(0, known.positions.shape[1], block):
         rows = slice(start, start + block)
         apart = torch.cdist(
             positions, known.positions[:, rows], compute_mode="donot_use_mm_for_euclid_dist"
-        ).masked_fill(absent[:, None, rows], float("inf"))
+        )
+        if present is not None:
+            apart = apart.masked_fill(~present[:, None, rows], float("inf"))
         least, row = apart.min(dim=-1)
         closer = least < distance
         distance = torch.where(closer, least, distance)
@@ -238,42 +247,38 @@ def nearest_pointers(
     return distance, nearest
 
 
-def _replace(
+def _rows_behind(
+    known: Pointers, chosen: Bool[Tensor, "batch patches"]
+) -> Int[Tensor, "batch patches"]:
+    """Row of each chosen patch if these are put behind each stream's pointers, in order."""
+    before = known.count[:, None].to(chosen.device, non_blocking=True)
+    return before + chosen.cumsum(dim=1) - 1
+
+
+def _write(
     known: Pointers,
     positions: Float[Tensor, "batch patches 3"],
     features: Float[Tensor, "batch patches channels"],
     row: Int[Tensor, "batch patches"],
-    near: Bool[Tensor, "batch patches"],
+    count: Int[Tensor, " batch"],
 ) -> Pointers:
-    """Give each pointer the mean of the patches that are near it; others keep what they have."""
-    count = known.positions.shape[1]
-    row = torch.where(near, row, count)  # the other patches go to a row that is cut off
-    hits = positions.new_zeros(len(row), count + 1).scatter_add(
+    """Give each row the mean of the patches that go there; the others keep what they have.
+
+    Args:
+        known: the pointers before.
+        positions: of the patches.
+        features: of the patches.
+        row: where each patch goes.
+        count: pointers of each stream afterwards.
+    """
+    width = int(count.max())
+    hits = positions.new_zeros(len(row), width).scatter_add(
         1, row, torch.ones_like(row, dtype=positions.dtype)
-    )[:, :count, None]
+    )[..., None]
 
     def mean(old: Tensor, new: Tensor) -> Tensor:
-        total = new.new_zeros(len(new), count + 1, new.shape[2])
-        total = total.scatter_add(1, row[..., None].expand_as(new), new)[:, :count]
-        return torch.where(hits > 0, total / hits.clamp(min=1), old)
+        total = new.new_zeros(len(new), width, new.shape[2])
+        total = total.scatter_add(1, row[..., None].expand_as(new), new)
+        return torch.where(hits > 0, total / hits.clamp(min=1), _resize(old, width))
 
-    return Pointers(mean(known.positions, positions), mean(known.features, features), known.count)
-
-
-def _append(
-    known: Pointers,
-    positions: Float[Tensor, "batch patches 3"],
-    features: Float[Tensor, "batch patches channels"],
-    chosen: Bool[Tensor, "batch patches"],
-) -> Pointers:
-    """Put the chosen patches behind each stream's pointers, in order."""
-    count = known.count + chosen.sum(dim=1)
-    width = int(count.max())
-    row = known.count[:, None] + chosen.cumsum(dim=1) - 1
-    row = torch.where(chosen, row, width)  # the other patches go to a row that is cut off
-
-    def put(old: Tensor, new: Tensor) -> Tensor:
-        wide = _resize(old, width + 1)
-        return wide.scatter(1, row[..., None].expand_as(new), new)[:, :width]
-
-    return Pointers(put(known.positions, positions), put(known.features, features), count)
+    return Pointers(mean(known.positions, positions), mean(known.features, features), count)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ttt3r.masks import along, pick
 from ttt3r.models.base import Capabilities, Tokens, Views
 from ttt3r.models.cut3r.heads import DptHeads
 from ttt3r.models.network import StreamNetwork
@@ -102,7 +103,7 @@ class Point3r(StreamNetwork):
     def initial_state(self, rule: MemoryRule, batch: int = 1) -> Point3rState:
         """State of `batch` streams before their first frame, without pointers; any `rule`."""
         pose_memory = self.pose_retriever.initial(batch)
-        zeros = torch.zeros(batch, dtype=torch.int64, device=self.device)
+        zeros = torch.zeros(batch, dtype=torch.int64)
         return Point3rState(
             positions=pose_memory.new_zeros(batch, 0, 3),
             features=pose_memory.new_zeros(batch, 0, self.config.decoder_dim),
@@ -116,15 +117,17 @@ class Point3r(StreamNetwork):
         self, state: Point3rState, rule: MemoryRule, which: Bool[Tensor, " batch"]
     ) -> Point3rState:
         """Return `state` with the samples of `which` as before their first frame."""
-        fresh = self.initial_state(rule, len(state.age))
+        fresh, which = self.initial_state(rule, len(state.age)), which.cpu()
         pointers = choose(which, fresh.pointers, state.pointers)
         return Point3rState(
             positions=pointers.positions,
             features=pointers.features,
             count=pointers.count,
-            pose_memory=torch.where(which[:, None, None], fresh.pose_memory, state.pose_memory),
-            patch_positions=state.patch_positions.masked_fill(which[:, None, None, None], 0.0),
-            age=state.age.masked_fill(which, 0),
+            pose_memory=pick(which, fresh.pose_memory, state.pose_memory),
+            patch_positions=pick(
+                which, torch.zeros_like(state.patch_positions), state.patch_positions
+            ),
+            age=pick(which, fresh.age, state.age),
         )
 
     def encode(self, views: Views) -> Tokens:
@@ -142,8 +145,8 @@ class Point3r(StreamNetwork):
         for block in self.enc_blocks:
             x = block(x, at)
         features = self.enc_norm(x)
-        if views.has_image is not None:
-            features = features.masked_fill(~has_image[:, None, None], 0.0)
+        if not bool(has_image.all()):
+            features = features.masked_fill(~along(has_image, features), 0.0)
         return Tokens(features, size, has_image)
 
     def step(
@@ -173,7 +176,7 @@ class Point3r(StreamNetwork):
             SettingError: if the network cannot give an output.
         """
         wanted = self.capabilities.check(outputs)
-        update = tokens.has_image if update is None else tokens.has_image & update
+        update = tokens.written(update)
         grid = self.grid(tokens.size)
         places = _resample(state.patch_positions, grid)
         decoded = self._decode(state, tokens, places)
@@ -208,7 +211,7 @@ class Point3r(StreamNetwork):
         config, is_first = self.config, state.age == 0
         feature = tokens.features.mean(dim=1, keepdim=True)
         remembered = self.pose_retriever.read(feature, state.pose_memory)
-        pose_token = torch.where(is_first[:, None, None], self.pose_token, remembered)
+        pose_token = pick(is_first, self.pose_token, remembered)
         projected = self.decoder_embed(tokens.features).to(feature.dtype)
         image = torch.cat((pose_token, projected), dim=1)
         pointers = self._readable(state.pointers, tokens, is_first)
@@ -216,9 +219,7 @@ class Point3r(StreamNetwork):
 
         # At the origin, tokens are not turned: so is the pose token, and so are first frames.
         image_at = F.pad(places.flatten(1, 2), (0, 0, 1, 0))
-        present = pointers.present
-        # Without a mask attention has faster kernels.
-        mask = None if len(present) == 1 or bool(present.all()) else present
+        mask = pointers.present  # without a mask attention has faster kernels
         image_dim = config.decoder_dim // config.decoder_heads
         memory_dim = config.decoder_dim // config.pointer_heads
         in_image = (
@@ -285,8 +286,8 @@ class Point3r(StreamNetwork):
             positions=pointers.positions,
             features=pointers.features,
             count=pointers.count,
-            pose_memory=torch.where(update[:, None, None], written, state.pose_memory),
-            patch_positions=torch.where(update[:, None, None, None], at, places),
+            pose_memory=pick(update, written, state.pose_memory),
+            patch_positions=pick(update, at, places),
             age=state.age + update,
         )
 

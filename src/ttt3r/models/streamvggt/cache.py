@@ -20,8 +20,9 @@ class StreamVggtState(State):
     """All that StreamVGGT remembers of a batch of streams.
 
     Attributes:
-        age: frames remembered since the stream began, those that have left the cache included.
-        alive: cached frames that count; streams of a batch may differ in their number.
+        age: frames remembered since the stream began, those that have left the cache included;
+            on the CPU.
+        alive: cached frames that count, on the CPU; streams of a batch may differ in their number.
         cache: for each block across frames and each block of the camera head, the keys and values
             of cached frames, oldest first: [batch, heads, frames, tokens, channels]. Keys are
             normalised and rotated. A frame's tokens are its camera, its registers and its patches
@@ -29,6 +30,7 @@ class StreamVggtState(State):
     """
 
     grows: ClassVar[frozenset[str]] = frozenset({"alive", "cache"})
+    on_host: ClassVar[frozenset[str]] = frozenset({"age", "alive"})
 
     age: Int[Tensor, " batch"]
     alive: Bool[Tensor, "batch frames"]
@@ -53,13 +55,16 @@ class Writer:
         self.span = past.count + 1 if taken is None else taken.span
 
     def visible(self, alive: Bool[Tensor, "batch frames"]) -> Bool[Tensor, "batch slots"] | None:
-        """Slots that count: those of frames that are `alive`, and the new one; None if all do."""
+        """Slots that count: those of frames that are `alive`, and the new one; None if all do.
+
+        The result lies where the cache does.
+        """
         slots = range(self.span) if self._taken is None else self._taken.slots
         if len(slots) == self.span and bool(alive.all()):
             return None  # without a mask the kernels are faster
         mask = alive.new_zeros(len(alive), self.span)
         mask[:, list(slots)] = F.pad(alive, (0, 1), value=True)
-        return mask
+        return mask.to(self._past.device, non_blocking=True)
 
     def add(
         self, name: str, entry: Float[Tensor, "batch heads tokens channels"]
@@ -88,10 +93,10 @@ def alive_rows(alive: Bool[Tensor, "batch frames"]) -> list[list[int]]:
     return [[i for i, counts in enumerate(row) if counts] for row in alive.tolist()]
 
 
-def rows_alive(rows: Sequence[Sequence[int]], device: torch.device) -> Bool[Tensor, "batch frames"]:
-    """Return which frames count after `Entries.moved`."""
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    return torch.arange(max(len(row) for row in rows), device=device) < lengths[:, None]
+def rows_alive(rows: Sequence[Sequence[int]]) -> Bool[Tensor, "batch frames"]:
+    """Return which frames count after `Entries.moved`, on the CPU."""
+    lengths = torch.tensor([len(row) for row in rows])
+    return torch.arange(max(len(row) for row in rows)) < lengths[:, None]
 
 
 def frame_similarity(

@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ttt3r.errors import SettingError
+from ttt3r.masks import along, pick
 from ttt3r.models.base import Tokens, Views
-from ttt3r.models.growing import Entries
+from ttt3r.models.growing import Entries, index_tensor
 from ttt3r.models.network import StreamNetwork
 from ttt3r.models.streamvggt.cache import (
     FRAMES,
@@ -60,8 +61,8 @@ class StreamVggt(VggtNetwork, StreamNetwork):
             shape = batch, heads, 0, tokens, channels // heads
             cache[name] = torch.zeros(shape, dtype=(across if inside else camera).dtype).to(device)
         return StreamVggtState(
-            age=torch.zeros(batch, dtype=torch.int64, device=device),
-            alive=torch.zeros(batch, 0, dtype=torch.bool, device=device),
+            age=torch.zeros(batch, dtype=torch.int64),
+            alive=torch.zeros(batch, 0, dtype=torch.bool),
             cache=cache,
         )
 
@@ -69,10 +70,11 @@ class StreamVggt(VggtNetwork, StreamNetwork):
         self, state: StreamVggtState, rule: CachePolicy, which: Bool[Tensor, " batch"]
     ) -> StreamVggtState:
         """Return `state` with the samples of `which` as before their first frame."""
+        which = which.cpu()
         if bool(which.all()):
             return self.initial_state(rule, len(state.age))
         return StreamVggtState(
-            age=state.age.masked_fill(which, 0),
+            age=pick(which, torch.zeros_like(state.age), state.age),
             alive=state.alive & ~which[:, None],
             cache=state.cache,
         )
@@ -109,12 +111,13 @@ class StreamVggt(VggtNetwork, StreamNetwork):
                 stream.
         """
         wanted = self.capabilities.check(outputs)
-        update = tokens.has_image if update is None else tokens.has_image & update
-        updates = update.tolist()
-        past, taken, alive = self._prepare(state, tokens, rule, any(updates))
+        update = tokens.written(update)
+        past, taken, alive = self._prepare(state, tokens, rule, bool(update.any()))
         writer = Writer(past, taken)
         visible = writer.visible(alive)  # a frame sees itself, remembered or not
-        x = self.aggregator.assemble(tokens.features[:, None], (state.age == 0)[:, None])
+        features = tokens.features[:, None]
+        is_first = along(state.age == 0, features)[:, :, 0, 0]
+        x = self.aggregator.assemble(features, is_first)
         kept = self.aggregator(
             x, self.grid(tokens.size), self.levels(wanted), _mix(writer, visible)
         )
@@ -185,7 +188,7 @@ class StreamVggt(VggtNetwork, StreamNetwork):
                 for name, count in self._cache_tokens(per_frame).items()
             }
             cache = cache.moved(rows, rule.frames, sizes)
-            alive = rows_alive(rows, alive.device)
+            alive = rows_alive(rows)
             taken = cache.take() if remember else None
         return cache, taken, alive
 
@@ -204,15 +207,16 @@ class StreamVggt(VggtNetwork, StreamNetwork):
         ]
         anywhere = sorted(set().union(*kept))
         if len(anywhere) <= most:
-            mask = torch.tensor([[i in row for i in anywhere] for row in kept], device=alive.device)
+            mask = torch.tensor([[i in row for i in anywhere] for row in kept])
             return cache.keep(anywhere), mask
         # Streams of the batch keep different frames: only copies can close the gaps.
-        return cache.moved(kept, most), rows_alive(kept, alive.device)
+        return cache.moved(kept, most), rows_alive(kept)
 
     def _similarity(
         self, cache: Entries, sample: int, row: list[int]
     ) -> Float[Tensor, "frames frames"]:
-        special, slots = self.aggregator.special, [cache.slots[index] for index in row]
+        special = self.aggregator.special
+        slots = index_tensor([cache.slots[index] for index in row], cache.device)
         keys = (cache.buffer(f"global{pair}.k")[sample] for pair in range(self.config.depth))
         return frame_similarity([block[:, slots, :special] for block in keys])
 

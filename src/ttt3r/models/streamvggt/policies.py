@@ -106,7 +106,7 @@ class Diverse(values.Value):
 
     def keep(self, count: int, similarity: Similarity) -> list[int]:
         """Drop the older of the most similar pair until few enough are left."""
-        alike = similarity().triu(diagonal=1)
+        alike = similarity().cpu().triu(diagonal=1)  # decided here, so that only this is waited for
         never = torch.ones_like(alike, dtype=torch.bool).tril()
         never[0, -1] = True  # neither of these two may leave
         alike = alike.masked_fill(never, -torch.inf)
