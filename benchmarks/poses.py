@@ -34,6 +34,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "head": {"pose_from": "head"},
     "points": {"pose_from": "points"},
     "auto": {"pose_from": "auto"},
+    "refined": {"pose_from": "head", "refine": True},
+    "refined points": {"pose_from": "points", "refine": True},
 }
 SIZE, CLIP_FRAMES, STREAM_SEEDS = (96, 128), 16, 1000
 TITLES = ("ATE (% of path)", "RPE trans (% of path)", "RPE rot (°)", "rotation (°)")

@@ -257,6 +257,7 @@ class TestRefusals:
             ("--reset sometimes", "unknown reset"),
             ("--stitch glue", "unknown stitching"),
             ("--pose-from tail", "pose_from must be one of head, points, auto"),
+            ("--refine --outputs points", "add pose to the outputs"),
             ("--stride 0", "stride"),
             ("--start 2 --end 1", "must lie after start"),
             ("--start 99", "no frame between"),

@@ -145,6 +145,7 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("reset", facts["reset"]),
         ("stitch", facts["stitch"]),
         *([("poses", f"from {facts['pose_from']}")] if "pose_from" in facts else []),
+        *([("refined", _refined_text(facts))] if facts.get("refine") else []),
         ("outputs", ", ".join(facts["outputs"])),
         ("image size", f"{facts['size']} pixels"),
         ("source", ", ".join([name, *source.get("arranged", [])])),
@@ -161,6 +162,12 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     lines.append(("scale", facts["scale"]["from"]))
     parts = ", ".join(f"{part} {bytes_text(size)}" for part, size in facts["bytes"].items())
     return [*lines, ("on disk", parts)]
+
+
+def _refined_text(facts: dict[str, Any]) -> str:
+    if "refined_frames" not in facts:
+        return "poses, against key frames"
+    return f"{facts['refined_frames']} of {facts['frames']} poses, against key frames"
 
 
 def _segments_text(segments: dict[str, Any]) -> str:

@@ -88,6 +88,10 @@ class RunCommand(Command):
     """Where poses come from: head (as published), points (the rigid motion from the frame's own
     points to its points in the world), or auto (the head's rotation, the points' position)."""
 
+    refine: Flag = False
+    """Refine poses against key frames by brightness and depth, where these say so clearly.
+    With the weights in the package it is slow, better on short clips, and worse on long streams."""
+
     size: Annotated[int | None, option("PIXELS", "as the weights were trained")] = None
     """Longer side of the images that the network sees."""
 
@@ -239,6 +243,7 @@ class RunCommand(Command):
             trace=self.trace,
             loops=self.loops,
             pose_from=self.pose_from,
+            refine=self.refine,
             stop_when=lambda: stop.signal != 0,
         )
 

@@ -43,6 +43,12 @@ class Manifest(TypedDict, total=False):
     pose_from: Annotated[
         PoseFrom, Meta(description="where poses come from; absent if from the pose head")
     ]
+    refine: Annotated[
+        bool, Meta(description="whether poses were refined against key frames; absent if not")
+    ]
+    refined_frames: Annotated[
+        int, Meta(description="frames whose pose another one took the place of", ge=0)
+    ]
     source: Annotated[
         dict[str, Any],
         Meta(

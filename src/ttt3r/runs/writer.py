@@ -5,8 +5,9 @@ import json
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
 
 from ttt3r.errors import RunError, SessionError
@@ -33,6 +34,7 @@ WAITING, LISTED = 4, 10
 KEPT = "Frames written so far are kept; make room or fix the permissions, then go on with --resume."
 logger = logging.getLogger("ttt3r.runs")
 COMPARED = ("model", "rule", "reset", "stitch", "outputs", "source", "size", "trace", "pose_from")
+COMPARED += ("refine",)
 GROWING = ("source.files", "source.last")  # a folder may gain images between two attempts
 
 
@@ -158,11 +160,12 @@ class RunWriter:
         """Queue writing another of the run's own files, see `folder.OWN_FILES`."""
         self._submit(lambda: write(self.folder / name))
 
-    def close(self, status: str) -> None:
+    def close(self, status: str, facts: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Finish what is queued, note the status in the manifest, and let go of the folder.
 
         Args:
             status: "complete", "interrupted" or "failed".
+            facts: what else the manifest is to say.
 
         Raises:
             RunError: if something could not be written.
@@ -173,6 +176,7 @@ class RunWriter:
             self._queue.put(None)
             self._thread.join()
             self._raise_failure()
+            self._manifest |= facts
             with self._explained():
                 self._note_status(status)
         finally:

@@ -17,7 +17,7 @@ from ttt3r import values
 from ttt3r.errors import SessionError, SettingError
 from ttt3r.files import has_text_name, user_path
 from ttt3r.models.base import SetModel, StreamModel
-from ttt3r.stream import posing, resets, shared, stitching
+from ttt3r.stream import posing, refining, resets, shared, stitching
 from ttt3r.stream.placing import PushedImage
 from ttt3r.stream.watching import Memory, Watching
 from ttt3r.tensor_files import encode_header, read_tensors, write_tensors
@@ -59,6 +59,8 @@ class Progress:
         scale_error: standard error of the logarithm of the placement's scale; None if unknown.
         watched: what the reset remembers of the segment.
         recent: the newest frames that the next segment will share, without the last one of all.
+        key: what poses are refined against; None if there is nothing yet.
+        refined: frames whose pose was refined.
         ended: the segment that ended with the newest frame, if one did; not saved.
     """
 
@@ -71,6 +73,8 @@ class Progress:
     scale_error: float | None = 0.0
     watched: Memory = field(default_factory=dict)
     recent: tuple[shared.Shared, ...] = ()
+    key: refining.Key | None = None
+    refined: int = 0
     ended: Ended | None = None
 
     def scale_error_after(self, join: stitching.Join) -> float | None:
@@ -89,6 +93,7 @@ class Settings:
     stitch: str
     outputs: tuple[str, ...]
     pose_from: str = "head"
+    refine: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ class _Header:
         model: name of the weights.
         sha256: of the weights.
         settings: of the session.
-        index, segment, fresh, scale_error: see `Progress`.
+        index, segment, fresh, scale_error, refined: see `Progress`.
         checksum: CRC-32 of the header without it, and of the tensors; 0 while it is computed.
     """
 
@@ -112,6 +117,7 @@ class _Header:
     segment: int
     fresh: bool
     scale_error: float | None
+    refined: int
     checksum: int = 0
 
 
@@ -128,6 +134,7 @@ class SessionBase(abc.ABC):
         device_of_results: where the tensors of predictions lie, see `Session`.
         trace: whether to keep a trace, see `Session`.
         pose_from: where poses come from, see `Session`.
+        refine: whether poses are refined, see `Session`.
 
     Raises:
         SettingError: if a name is unknown, or the model cannot give an output.
@@ -144,6 +151,7 @@ class SessionBase(abc.ABC):
         device_of_results: ResultDevice = "cpu",
         trace: bool = False,
         pose_from: str | None = None,
+        refine: bool = False,
     ) -> None:
         if device_of_results not in get_args(ResultDevice):
             raise SettingError(
@@ -155,6 +163,7 @@ class SessionBase(abc.ABC):
         self.stitch = stitching.parse(stitch, model.capabilities.metric_scale)
         self.outputs = model.capabilities.check((outputs,) if isinstance(outputs, str) else outputs)
         self.pose_from: PoseFrom = posing.choose(pose_from, model)
+        self.refine = refine
         here = torch.eye(4, dtype=torch.float64)
         self._progress = Progress(state, 0, 0, here, trace=Trace() if trace else None)
         self._start = state.memories()  # what the trace measures the drift from
@@ -178,6 +187,11 @@ class SessionBase(abc.ABC):
     def trace(self) -> Trace | None:
         """What the state and the camera did over time; None if no trace is kept."""
         return self._progress.trace
+
+    @property
+    def refined(self) -> int:
+        """Number of frames whose pose was refined."""
+        return self._progress.refined
 
     @property
     def ended(self) -> Ended | None:
@@ -222,7 +236,8 @@ class SessionBase(abc.ABC):
     def save(self, path: str | Path) -> None:
         """Write all that is needed to go on later; a few MB, whatever the stream's length.
 
-        Some more where segments share several frames: tokens and points of each of them.
+        Some more where segments share several frames: tokens and points of each of them; and
+        where poses are refined: brightness and depth of the key frame.
 
         Raises:
             SessionError: if the file cannot be written; an older file there is left as it was.
@@ -231,6 +246,8 @@ class SessionBase(abc.ABC):
         tensors["world_from_segment"] = self._progress.world_from_segment
         parts = {"watched": self._progress.watched}
         parts["recent"] = shared.to_tensors(self._progress.recent)
+        if self._progress.key is not None:
+            parts["key"] = self._progress.key.to_tensors()
         if self._progress.trace is not None:
             parts["trace"] = self._progress.trace.to_tensors()
         for part, named in parts.items():
@@ -239,6 +256,7 @@ class SessionBase(abc.ABC):
             *(values.to_text(value) for value in (self.rule, self.reset, self.stitch)),
             outputs=tuple(sorted(self.outputs)),
             pose_from=self.pose_from,
+            refine=self.refine,
         )
         header = _Header(
             "ttt3r-session-4",
@@ -249,6 +267,7 @@ class SessionBase(abc.ABC):
             self.segment,
             self._progress.fresh,
             self._progress.scale_error,
+            self._progress.refined,
         )
         tensors = {name: item.detach().cpu().contiguous() for name, item in tensors.items()}
         header = replace(header, checksum=_checksum(header, tensors))
@@ -314,7 +333,7 @@ class SessionBase(abc.ABC):
     def _restored(
         self, path: str | Path, header: _Header, tensors: Mapping[str, Tensor]
     ) -> Progress:
-        names = ("state", "trace", "watched", "recent", "")
+        names = ("state", "trace", "watched", "recent", "key", "")
         parts: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
@@ -323,6 +342,7 @@ class SessionBase(abc.ABC):
         try:
             placement = parts[""].pop("world_from_segment")
             recent = shared.from_tensors(parts["recent"], self.device)
+            key = refining.Key.from_tensors(parts["key"], self.device)
             if (parts["watched"] and parts["watched"].keys() != wanted) or parts[""]:
                 raise ValueError("what its reset remembers is not what it says")
         except (KeyError, ValueError) as error:
@@ -337,6 +357,8 @@ class SessionBase(abc.ABC):
             header.scale_error,
             parts["watched"],
             recent,
+            key,
+            header.refined,
         )
 
 

@@ -24,6 +24,11 @@ from ttt3r.stream.watching import Watching
 from ttt3r.trace.trace import Trace
 from ttt3r.types import Prediction, Reading
 
+NO_REFINING = (
+    "poses cannot be refined where a network looks once at each segment; leave refine out, or load "
+    "weights of CUT3R, Point3R or StreamVGGT"
+)
+
 
 @dataclass(frozen=True)
 class Joint(State):
@@ -133,6 +138,8 @@ class ClipSession(SessionBase):
                 f"its rule is {settings.rule!r}, so it answers for each frame; load it with "
                 "ttt3r.Session.load"
             )
+        if settings.refine:
+            raise SettingError(NO_REFINING)
         return cls(
             model,
             settings.reset,
@@ -246,6 +253,7 @@ def open_session(
     pose_memory: Any = None,
     trace: bool = False,
     pose_from: str | None = None,
+    refine: bool = False,
 ) -> Session | ClipSession:
     """Open the session that suits a whole stream: one look per segment where that is enough.
 
@@ -260,6 +268,7 @@ def open_session(
         pose_memory: see `Session`.
         trace: see `Session`.
         pose_from: see `Session`.
+        refine: see `Session`; not with one look per segment.
 
     Raises:
         SettingError: see `Session`.
@@ -269,8 +278,10 @@ def open_session(
         and not isinstance(model, StreamModel)
         and isinstance(POLICIES.parse(rule), Once)
     ):
+        if refine:
+            raise SettingError(NO_REFINING)
         return ClipSession(model, reset, outputs, stitch, device_of_results, trace, pose_from)
-    where = device_of_results, pose_memory, trace, pose_from
+    where = device_of_results, pose_memory, trace, pose_from, refine
     return Session(model, rule, reset, outputs, stitch, *where)
 
 

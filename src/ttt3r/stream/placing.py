@@ -90,16 +90,11 @@ def place(
         scale_error: standard error of the logarithm of its scale, if known.
     """
     scale = _scale(world_from_segment)
-    said = output.map(lambda tensor: tensor[0]).only(outputs)
-    points, world, pose, intrinsics = said.points, said.world_points, None, said.intrinsics
-    if shown is not None and shown.frame.intrinsics is not None:
-        known = torch.from_numpy(shown.frame.intrinsics)
-        where = shown.pixels.device if points is None else points.device
-        intrinsics = known.float().to(where, non_blocking=True)
-        points = None if points is None else unproject(points[..., 2], intrinsics.to(points))
-    if points is not None:
-        intrinsics = _intrinsics(points) if intrinsics is None else intrinsics
-        points = points if scale == 1.0 else points * scale
+    output = output.only(outputs)
+    said, world, pose = output.map(lambda tensor: tensor[0]), first(output.world_points), None
+    points, intrinsics = camera_of(output, shown)
+    if points is not None and scale != 1.0:
+        points = points * scale
     if "pose" in outputs:
         pose = _precise_pose(output)
         pose = se3.place_camera(world_from_segment.to(pose.device, non_blocking=True), pose).float()
@@ -120,6 +115,23 @@ def place(
         transform=None if shown is None else shown.frame.transform,
         quality=None,
     )
+
+
+def camera_of(output: Reading, shown: Shown | None) -> tuple[Tensor | None, Tensor | None]:
+    """Return points [height, width, 3] and intrinsics [3, 3] of the first sample of a batch.
+
+    The intrinsics are those of the frame if known, else those that the network gives, else what
+    explains the points best; None if nothing says them.
+    """
+    points, intrinsics = first(output.points), first(output.intrinsics)
+    if shown is not None and shown.frame.intrinsics is not None:
+        known = torch.from_numpy(shown.frame.intrinsics)
+        where = shown.pixels.device if points is None else points.device
+        intrinsics = known.float().to(where, non_blocking=True)
+        points = None if points is None else unproject(points[..., 2], intrinsics.to(points))
+    if points is not None and intrinsics is None:
+        intrinsics = _intrinsics(points)
+    return points, intrinsics
 
 
 def pose_of(output: Reading) -> Float[Tensor, "4 4"]:

@@ -49,6 +49,7 @@ def reconstruct(
     pose_memory: Any = None,
     loops: bool = False,
     pose_from: str | None = None,
+    refine: bool = False,
 ) -> "Reconstruction":
     """Reconstruct a video, folder of images or any iterable of frames while it arrives.
 
@@ -73,6 +74,7 @@ def reconstruct(
             has ended, move the segments so that places which were seen twice meet; see
             `stream.loops.closing.close_loops`. Needs `out` and a reset.
         pose_from: where poses come from, see `Session`.
+        refine: refine poses by brightness and depth, see `Session`; not together with `loops`.
 
     Returns:
         An iterator of predictions. With `out`, what was yielded is also written; stopping early
@@ -90,16 +92,20 @@ def reconstruct(
     if size is not None and (type(size) is not int or size < 1):
         raise SettingError(f"size must be a whole number of pixels, not {size!r}")
     reset = resets.parse(reset)
-    if loops and (target is None or isinstance(reset, resets.Never)):
-        raise SettingError(
-            "loops are closed between segments of a run; give it a folder (out) and a reset, such "
-            "as 50"
-        )
+    if loops:
+        _check_loops(target, reset, refine=refine)
     stitch = None if stitch is None else stitching.parse(stitch)
     if isinstance(model, str | Path):
         model = weights.load(model, device, precision)
     asked = rule, reset, outputs, stitch
-    session = open_session(model, *asked, pose_memory=pose_memory, trace=trace, pose_from=pose_from)
+    session = open_session(
+        model,
+        *asked,
+        pose_memory=pose_memory,
+        trace=trace,
+        pose_from=pose_from,
+        refine=refine,
+    )
     if loops and not isinstance(session, Session):
         raise SettingError(
             "this network looks once at each segment and remembers none, so its loops cannot be "
@@ -118,6 +124,16 @@ def reconstruct(
             raise
     every = target.checkpoint_every
     return Reconstruction(session, frames, policy, writer, every, stop_when, loops)
+
+
+def _check_loops(target: RunFolder | None, reset: resets.Reset, *, refine: bool) -> None:
+    if target is None or isinstance(reset, resets.Never):
+        raise SettingError(
+            "loops are closed between segments of a run; give it a folder (out) and a reset, such "
+            "as 50"
+        )
+    if refine:
+        raise SettingError("loops are not closed where poses are refined; choose one of the two")
 
 
 def describe(session: SessionBase, source: Source, size: int) -> dict[str, Any]:
@@ -139,6 +155,7 @@ def describe(session: SessionBase, source: Source, size: int) -> dict[str, Any]:
         "size": size,
         **({} if session.trace is None else {"trace": True}),
         **({} if session.pose_from == "head" else {"pose_from": session.pose_from}),
+        **({"refine": True} if session.refine else {}),
         "source": source.describe(),
         "versions": {"ttt3r": __version__, "torch": str(torch.__version__)},
     }
@@ -260,7 +277,8 @@ class Reconstruction(Iterator[Prediction]):
             try:
                 self._checkpoint(self._writer)
             finally:
-                self._writer.close(status)
+                refined = {"refined_frames": self._stored.refined} if self.session.refine else {}
+                self._writer.close(status, refined)
 
     def __enter__(self) -> "Reconstruction":
         return self

@@ -12,9 +12,9 @@ from ttt3r import rules, values
 from ttt3r.errors import SessionError, SettingError
 from ttt3r.geometry import se3
 from ttt3r.geometry.camera import ray_map
-from ttt3r.models.adapters import as_stream
+from ttt3r.models.adapters import SetStream, as_stream
 from ttt3r.models.base import QueryModel, SetModel, StreamModel, Tokens, Views
-from ttt3r.stream import posing, resets, stitching
+from ttt3r.stream import posing, refining, resets, stitching
 from ttt3r.stream.base import Ended, Progress, ResultDevice, SessionBase, Settings
 from ttt3r.stream.placing import PushedImage, Shown, place, read_image
 from ttt3r.stream.shared import Shared, seen_of
@@ -64,10 +64,13 @@ class Session(SessionBase):
             in memory of fixed size: `Session.trace`, and `Prediction.quality`.
         pose_from: where the poses of frames come from: "head" (as published), "points", "auto" (see
             `ttt3r.stream.posing`), or None: as the weights say, else "head".
+        refine: refine poses against a key frame by brightness and depth, see
+            `ttt3r.stream.refining`. `locate` and `query` do not.
 
     Raises:
-        SettingError: if a name is unknown, another family is to have a rule of the pose memory, or
-            poses are to come from points in the world that the network does not give.
+        SettingError: if a name is unknown, another family is to have a rule of the pose memory,
+            poses are to come from points in the world that the network does not give, or poses are
+            to be refined that are not asked for or whose unit changes from frame to frame.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Session(SessionBase):
         pose_memory: Any = None,
         trace: bool = False,
         pose_from: str | None = None,
+        refine: bool = False,
     ) -> None:
         streaming = as_stream(model)
         policy = streaming.parse_rule(rule)
@@ -91,8 +95,20 @@ class Session(SessionBase):
             policy = streaming.parse_rule(f"split({', '.join(map(values.to_text, parts))})")
         with torch.no_grad():
             state = streaming.initial_state(policy)
-        where = device_of_results, trace, pose_from
+        where = device_of_results, trace, pose_from, refine
         super().__init__(streaming, policy, state, reset, outputs, stitch, *where)
+        if refine:
+            self._check_refining()
+
+    def _check_refining(self) -> None:
+        if "pose" not in self.outputs:
+            raise SettingError("refine improves poses: add pose to the outputs")
+        self.model.capabilities.check(refining.NEEDED)
+        if isinstance(self.model, SetStream):
+            raise SettingError(
+                "poses cannot be refined here: this network looks at all frames anew for each one, "
+                "in a unit of length that changes. Leave refine out, or load other weights."
+            )
 
     @property
     def world_from_segment(self) -> Float[Tensor, "4 4"]:
@@ -129,7 +145,12 @@ class Session(SessionBase):
         joins = resets.may_be_shared(self.reset, self.index)
         outputs = self.outputs | (self._for_joining if joins else frozenset())
         before = self._progress
-        state, output = self._step(before.state, tokens, outputs, allowed)
+        also = refining.NEEDED if self.refine else frozenset()
+        state, output = self._step(before.state, tokens, outputs | also, allowed)
+        key, improved = before.key, False
+        if self.refine:
+            output, key, improved = refining.refine(before.key, output, shown)
+            output = output.only(outputs)
         if before.fresh:  # the frame is taken over whole, whatever the rule
             output = replace(output, gate=None)
         prediction = self._place(output, shown, self.outputs)
@@ -138,6 +159,8 @@ class Session(SessionBase):
             state=state,
             index=before.index + 1,
             fresh=before.fresh and not update,
+            key=key if update else before.key,
+            refined=before.refined + improved,
             ended=None,
         )
         progress, prediction = self._observe(before, progress, prediction)
@@ -277,5 +300,6 @@ class Session(SessionBase):
             scale_error=progress.scale_error_after(join),
             watched=watched,
             recent=(),
+            key=None,
             ended=Ended(progress.segment, progress.state, progress.world_from_segment),
         )

@@ -54,7 +54,7 @@ class Remembered:
         model: the network that made it.
 
     Raises:
-        RunError: if another network made it, or points or poses are missing.
+        RunError: if another network made it, points or poses are missing, or poses were refined.
         SettingError: if the network looked once at each segment, and so remembers none.
     """
 
@@ -73,6 +73,11 @@ class Remembered:
             raise SettingError(
                 "this network looked once at each segment and remembers none, so its loops cannot "
                 "be closed; make the run with a rule such as keep_all or window(32)"
+            )
+        if run.manifest.get("refine"):
+            raise RunError(
+                "the poses of this run were refined, and loops take those of the network; make the "
+                "run without --refine"
             )
         self.rule = self.model.parse_rule(run.manifest["rule"])
         self.reset = resets.parse(run.manifest["reset"])
