@@ -83,7 +83,8 @@ def test_what_is_written(folder, whole):
     assert run.manifest["rule"] == "ttt3r" and run.manifest["reset"] == "every(5)"
     assert run.manifest["model"]["licence"] and len(run.manifest["model"]["sha256"]) == 64
     assert run.manifest["source"]["files"] == FRAMES
-    assert run.manifest.keys() == Manifest.__annotations__.keys() - {"trace"}  # where asked for
+    where_asked_for = {"trace", "pose_from", "refine", "refined_frames"}
+    assert run.manifest.keys() == Manifest.__annotations__.keys() - where_asked_for
     assert run.manifest["model"].keys() == Weights.__annotations__.keys()
     assert sorted(p.name for p in whole.iterdir()) == [
         ".lock",

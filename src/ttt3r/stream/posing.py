@@ -66,7 +66,7 @@ def repose(output: Reading, pose_from: PoseFrom, indices: Sequence[int]) -> Read
     heads = output.world_from_camera
     if heads is None:
         assert output.pose_encoding is not None
-        heads = se3.pose_from_encoding(output.pose_encoding.double())
+        heads = se3.pose_from_encoding(output.pose_encoding.cpu().double())
     assert output.points is not None and output.world_points is not None
     assert output.confidence is not None and output.world_confidence is not None
     views = zip(

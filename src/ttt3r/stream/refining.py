@@ -114,5 +114,5 @@ def _moved(output: Reading, pose: Float[Tensor, "4 4"], before: Float[Tensor, "4
     """Give a frame another pose; its points in the world go with it."""
     world = output.world_points
     if world is not None:
-        world = se3.apply((pose @ se3.invert(before)).to(world), world)
+        world = se3.apply((pose @ se3.invert(before)).float().to(world), world)
     return replace(output, world_from_camera=pose[None], world_points=world)
