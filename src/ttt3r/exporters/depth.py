@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, UInt16
+from PIL import Image
 
 from ttt3r.errors import MissingExtraError, SettingError
 from ttt3r.exporters.behind import behind
 from ttt3r.exporters.clouds import check_confidence
 from ttt3r.exporters.placed import points_of
-from ttt3r.exporters.png import write_png16
 from ttt3r.files import to_json, write_text
 from ttt3r.runs.frame_file import LARGEST_HALF
 from ttt3r.types import ImageTransform, Prediction
@@ -81,7 +81,7 @@ def write_depth(
             name = f"{prediction.index:06d}.{depth_kind}"
             if depth_kind == "png":
                 steps, too_far = to_steps(depth, depth_scale)
-                calls.do(partial(write_png16, path / name, steps))
+                calls.do(partial(Image.fromarray(steps).save, path / name, compress_level=1))
                 beyond += too_far
             elif depth_kind == "npz":
                 calls.do(partial(np.savez, path / name, depth=depth, confidence=confidence))

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
+from PIL import Image as PillowImage
 
 from ttt3r.errors import SettingError
 from ttt3r.exporters.behind import behind
@@ -19,7 +20,6 @@ from ttt3r.exporters.cameras import Cameras, checked_camera, placed_frames
 from ttt3r.exporters.originals import originals
 from ttt3r.exporters.placed import GREY, left_out_text, no_pose, points_of
 from ttt3r.exporters.ply import VERTEX, header
-from ttt3r.exporters.png import write_png16
 from ttt3r.runs.reader import Run
 from ttt3r.sources.undo import OriginalPixels
 from ttt3r.types import Prediction
@@ -166,7 +166,7 @@ def _write_depth(
     path: Path, depth: Map, usable: Bool[np.ndarray, "height width"], pixels: OriginalPixels
 ) -> None:
     stored = np.where(usable, np.rint(depth * np.float32(1 / UNIT)), 0).astype(np.uint16)
-    write_png16(path, _reduced(pixels).spread(stored))
+    PillowImage.fromarray(_reduced(pixels).spread(stored)).save(path, compress_level=1)
 
 
 def _reduced(pixels: OriginalPixels) -> OriginalPixels:

@@ -7,7 +7,6 @@ Where they are gone, the images that the network saw take their place.
 
 import contextlib
 import logging
-import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,8 +20,7 @@ from ttt3r.errors import InputError, RunError, Ttt3rError
 from ttt3r.runs.reader import INPUTS, Run
 from ttt3r.sources import Source, prefetch
 from ttt3r.sources.arrange import Arrangement
-from ttt3r.sources.image_head import ORIENTATION, ordinary_head
-from ttt3r.sources.images import MOST_PIXELS, opened
+from ttt3r.sources.images import opened
 from ttt3r.sources.lens import Calibrated
 from ttt3r.sources.reopening import reopen
 from ttt3r.sources.stills import ImageSource
@@ -34,6 +32,7 @@ log = logging.getLogger("ttt3r.exporters")
 # What the programs that read an export open themselves, without another look.
 LINKED_SUFFIXES, LINKED_FORMATS = (".jpg", ".jpeg", ".png"), ("JPEG", "MPO", "PNG")
 LINKED_MODES = ("L", "RGB", "RGBA")
+ORIENTATION = 0x0112  # EXIF
 READ_AHEAD = 2
 
 
@@ -176,22 +175,17 @@ class _Look(NamedTuple):
 
 
 def _look_at(file: Path) -> _Look:
-    """By `ordinary_head` where that is enough, otherwise by Pillow."""
-    can_link = file.suffix.lower() in LINKED_SUFFIXES
     try:
-        head = ordinary_head(file) if can_link else None
-        if head is not None and math.prod(head.size) <= MOST_PIXELS:
-            return _look(head.size, head.orientation, can_link)
         with opened(file) as image:
             orientation = image.getexif().get(ORIENTATION, 1)
-            is_plain = image.format in LINKED_FORMATS and image.mode in LINKED_MODES
-            return _look(image.size, orientation, can_link and is_plain)
-    except (InputError, OSError) as error:
+            width, height = image.size
+            is_plain = (
+                file.suffix.lower() in LINKED_SUFFIXES
+                and image.format in LINKED_FORMATS
+                and image.mode in LINKED_MODES
+            )
+    except InputError as error:
         raise RunError(f"an image that this run was made from is damaged: {error}") from error
-
-
-def _look(stored: Size, orientation: int, is_plain: bool) -> _Look:
-    width, height = stored
     upright = (height, width) if 5 <= orientation <= 8 else (width, height)
     if is_plain and (orientation in TURNS or not 1 <= orientation <= 8):
         return _Look(upright, TURNS.get(orientation, 0), linked=True)

@@ -200,7 +200,7 @@ class Tracker:
     def _settle(self, count: int) -> Settled:
         """Close the points that began in the oldest views, so many of them."""
         first, last = self._starts[0], self._starts[count]
-        lengths = np.array([len(number) for number, _ in self._seen])
+        lengths = np.array([len(number) for number, _ in self._seen], np.int64)
         numbers = np.concatenate([np.empty(0, np.int64), *(number for number, _ in self._seen)])
         mine = np.flatnonzero((numbers >= first) & (numbers < last))
         which = numbers[mine] - first
