@@ -62,7 +62,7 @@ GOALS = (
         "real", "pose", "ate", "ate_static", 0.65, 0.45,
     ),
     Goal(
-        "long streams: ATE at 256 frames over that of `overwrite`",
+        "long streams: ATE at 256 frames over that of overwrite",
         "streams", "pose", "ate", "", 0.9, 0.75, 256,
     ),
 )  # fmt: skip
@@ -98,7 +98,7 @@ def verdict(goal: Goal, share: Interval | None) -> str:
         return "not measured"
     if share.mean <= goal.goal:
         return "goal reached"
-    return "floor reached" if share.mean <= goal.floor else "**missed**"
+    return "floor reached" if share.mean <= goal.floor else "missed"
 
 
 def against_constants(measured: Measured) -> str:
@@ -125,7 +125,7 @@ def goals_text(measured: Measured) -> str:
         share = reached(goal, measured)
         shown = "-" if share is None else share.text(2)
         rows.append((goal.title, shown, f"{goal.floor:g}", f"{goal.goal:g}", verdict(goal, share)))
-    head = ("mean error with `ttt3r`, as a share", "measured", "floor", "goal", "")
+    head = ("mean error with ttt3r, as a share", "measured", "floor", "goal", "")
     table = markdown_table(Table(head, (rows,), (0, 4)))
     about = (
         "Shares are those of means over sequences; below 1 is better than the other. Brackets hold "

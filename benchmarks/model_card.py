@@ -239,7 +239,7 @@ def section(key: str, part: Part, measured: Measured, gates: str) -> str:
             texts.append(report.sequences(evaluations).replace("### ", "#### "))
         asked = [v for v in VERDICTS if (v.part, v.task) == (key, task)]
         texts.append("\n".join(answer(v, e) for e in evaluations for v in asked))
-        texts.append(report.notes(evaluations))
+        texts.append("" if (notes := report.notes(evaluations)) == "None." else notes)
     texts.append(gates if key == "streams" else "")
     return "\n\n".join(filter(None, texts))
 
