@@ -32,10 +32,16 @@ def synthetic_frames_are_drawn_once():
     synthetic._frame = drawn
 
 
-@pytest.fixture(autouse=True)
-def all_threads_for_slow_tests(request):
+@pytest.fixture
+def all_threads():
     """Full-size networks get every core."""
-    slow = request.node.get_closest_marker("slow")
-    torch.set_num_threads(ALL_THREADS if slow else THREADS)
+    torch.set_num_threads(ALL_THREADS)
+    yield
+    torch.set_num_threads(THREADS)
+
+
+@pytest.fixture(autouse=True)
+def as_many_threads_as_before():
+    """Tests may change the number; results depend on it to the last bit."""
     yield
     torch.set_num_threads(THREADS)

@@ -95,6 +95,7 @@ def recipe_frame(index: int, height: int, width: int) -> torch.Tensor:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("all_threads")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", SIZES)
 def test_recipe_run(name):
@@ -105,6 +106,7 @@ def test_recipe_run(name):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("all_threads")
 @pytest.mark.timeout(900)
 def test_recipe_run_with_half_precision_rope():
     golden = load_npz("cut3r", "full_224_linear.recipe_run_halfrope.npz")

@@ -53,7 +53,7 @@ print("peak", before, largest_yet())
 sys.exit(status)
 """
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("all_threads")]
 
 
 @pytest.fixture(scope="module")
