@@ -52,6 +52,18 @@ def bootstrap_ratio(pairs: Float[np.ndarray, "sequences 2"], seed: int = 0) -> I
     return _interval(float(first / second), means[:, 0] / means[:, 1])
 
 
+def geometric(pairs: Float[np.ndarray, "sequences 2"], seed: int = 0) -> Interval:
+    """Return the geometric mean of first over second numbers, and its interval.
+
+    Args:
+        pairs: two numbers above 0 per sequence.
+        seed: of the draws.
+    """
+    first, second = np.asarray(pairs, dtype=np.float64).T
+    logs = bootstrap(np.log(first / second).tolist(), seed)
+    return Interval(*(float(np.exp(value)) for value in logs))
+
+
 def _draws(count: int, seed: int) -> Int[np.ndarray, "draws sequences"]:
     return np.random.default_rng(seed).choice(count, (DRAWS, count))
 

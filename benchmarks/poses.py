@@ -18,8 +18,8 @@ import torch
 
 import ttt3r
 from benchmarks import machine
+from benchmarks.intervals import geometric
 from benchmarks.replayed import Replayed
-from benchmarks.rules_report import bootstrap
 from ttt3r.evaluation.datasets.base import Selection
 from ttt3r.evaluation.datasets.folders import Folders
 from ttt3r.evaluation.datasets.synthetic import PATH_FRAMES, STYLES, WORLDS
@@ -98,14 +98,11 @@ def report(group: str, found: list[dict[str, list[float]]]) -> str:
     rows = []
     for way in found[0]:
         errors = np.array([each[way] for each in found])
-        logs = np.log(errors / np.array([each["head"] for each in found]))
+        heads = np.array([each["head"] for each in found])
         row = [way]
         for column in range(len(TITLES)):
-            ratio = bootstrap(logs[:, column].tolist())
-            interval = (
-                f"{np.exp(ratio.mean):.2f} [{np.exp(ratio.low):.2f}, {np.exp(ratio.high):.2f}]"
-            )
-            row.append(f"{errors[:, column].mean():.2f}; {interval}")
+            ratio = geometric(np.stack([errors[:, column], heads[:, column]], axis=1))
+            row.append(f"{errors[:, column].mean():.2f}; {ratio.text(2)}")
         rows.append([*row, f"{1000 * np.median(errors[:, -1]):.0f}"])
     head = [f"{group}, {len(found)}", *TITLES, "ms per frame"]
     return machine.table(head, rows)

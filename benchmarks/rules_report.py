@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.intervals import Interval, bootstrap
+from benchmarks.intervals import Interval, bootstrap, geometric
 from benchmarks.machine import table
 from ttt3r.errors import RunError
 from ttt3r.evaluation.reports.figures import BLACK, COLOURS, GREY, MARKERS, new_figure
@@ -40,8 +40,7 @@ def ratio(
     pairs = [(ours[n].metrics[key], theirs[n].metrics[key]) for n in ours if n in theirs]
     if not pairs:
         return None
-    logs = bootstrap([float(np.log(one / other)) for one, other in pairs])
-    return Interval(*(float(np.exp(value)) for value in logs))
+    return geometric(np.array(pairs))
 
 
 def read(folder: Path) -> list[Evaluation]:

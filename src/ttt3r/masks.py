@@ -1,7 +1,7 @@
 """Which streams of a batch take part: masks that lie on the CPU, whatever computes.
 
-The program decides by them what to compute. Were they on a device of its own, to ask them would be
-to wait for all that is queued there.
+The program decides by them what to compute. If they lay on a GPU, the program would have to wait
+for all work that is queued there before it could read them.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def along(which: Bool[Tensor, " batch"], like: Tensor) -> Bool[Tensor, "batch ..."]:
-    """Return a mask of streams where `like` lies, with axes of 1 after the first, to go with it."""
+    """Move a mask of streams to the device of `like`, and give it axes of 1 up to the same rank."""
     shape = -1, *(1,) * (like.ndim - 1)
     return which.reshape(shape).to(like.device, non_blocking=True)
 

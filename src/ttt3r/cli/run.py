@@ -89,8 +89,8 @@ class RunCommand(Command):
     points to its points in the world), or auto (the head's rotation, the points' position)."""
 
     refine: Flag = False
-    """Refine poses against key frames by brightness and depth, where these say so clearly.
-    With the weights in the package it is slow, better on short clips, and worse on long streams."""
+    """Refine poses against key frames by brightness and depth, where the new pose clearly fits
+    better. With the weights in the package: slow, better on short clips, worse on long streams."""
 
     size: Annotated[int | None, option("PIXELS", "as the weights were trained")] = None
     """Longer side of the images that the network sees."""

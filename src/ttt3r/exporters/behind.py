@@ -16,7 +16,7 @@ class Behind:
         self._waiting: deque[Future[object]] = deque()
 
     def do(self, call: Callable[[], object]) -> None:
-        """Have something done; wait first while `WAITING` calls are not done.
+        """Run a call in a thread; if `WAITING` are under way, wait for the oldest of them first.
 
         Raises:
             Exception: what an earlier call raised.

@@ -55,7 +55,9 @@ class Cameras:
             size = None if transform is None else transform.original_size
             if len(placed):
                 of_size.setdefault(size, []).append(_original_from(transform) @ placed)
-        return Cameras({size: _median(np.concatenate(all_)) for size, all_ in of_size.items()})
+        return Cameras(
+            {size: np.median(np.concatenate(all_), axis=0) for size, all_ in of_size.items()}
+        )
 
     def intrinsics(self, prediction: Prediction) -> Matrix:
         """Those of a frame, in pixels of the processed image; the same array for the same camera.
@@ -104,12 +106,6 @@ def placed_frames(run: Run, every: int, left_out: list[int]) -> Iterator[Predict
 
 def _original_from(transform: ImageTransform | None) -> Matrix:
     return np.eye(3) if transform is None else np.linalg.inv(transform.processed_from_original)
-
-
-def _median(matrices: Float[np.ndarray, "frames 3 3"]) -> Matrix:
-    """As `np.median` over the frames, which imports a package that nothing else here needs."""
-    ordered = np.sort(matrices, axis=0)
-    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 def _no_intrinsics(index: int) -> RunError:

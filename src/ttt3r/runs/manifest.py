@@ -47,7 +47,7 @@ class Manifest(TypedDict, total=False):
         bool, Meta(description="whether poses were refined against key frames; absent if not")
     ]
     refined_frames: Annotated[
-        int, Meta(description="frames whose pose another one took the place of", ge=0)
+        int, Meta(description="number of frames whose pose was refined", ge=0)
     ]
     source: Annotated[
         dict[str, Any],

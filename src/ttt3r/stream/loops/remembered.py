@@ -122,7 +122,7 @@ class Remembered:
     def ask(self, segment: int, index: int) -> Shown:
         """Let a segment look at a frame without remembering it, and place what it sees."""
         state, place = self.segment(segment)
-        never = torch.tensor([False], device=self.model.device)
+        never = torch.tensor([False])
         outputs = posing.needs(self.pose_from) | {"points", "pose"}
         _, output = self.model.step(state, self.encode(index), self.rule, outputs, never)
         output = posing.repose(output, self.pose_from, [index])
