@@ -14,7 +14,7 @@ import tyro
 
 import ttt3r
 from ttt3r.cli.align import AlignCommand
-from ttt3r.cli.command import Command
+from ttt3r.cli.command import Command, with_help
 from ttt3r.cli.compare import CompareCommand
 from ttt3r.cli.convert import ConvertCommand
 from ttt3r.cli.doctor import DoctorCommand
@@ -116,7 +116,8 @@ def parse(words: Sequence[str]) -> Command:
     """
     if words[0] in COMMANDS:
         name, *rest = words
-        return tyro.cli(COMMANDS[name].complete(), prog=f"ttt3r {name}", args=rest, config=STYLE)
+        kind = with_help(COMMANDS[name].complete())
+        return tyro.cli(kind, prog=f"ttt3r {name}", args=rest, config=STYLE)
     # Help on all of them, or a message on an unknown one.
     choices = tuple(
         Annotated[kind, tyro.conf.subcommand(name, description=_headline(kind))]

@@ -1,7 +1,10 @@
 """What all commands share."""
 
 import abc
+import ast
+import inspect
 import shlex
+import textwrap
 from dataclasses import fields
 from typing import Annotated, Any, cast
 
@@ -47,6 +50,30 @@ class Command(abc.ABC):
         Raises:
             Ttt3rError: if the user has to fix something.
         """
+
+
+def with_help(kind: "type[Command]") -> "type[Command]":
+    """Give each option its docstring as one line of help, which `tyro` then wraps.
+
+    Left to itself, `tyro` breaks lines where the source does.
+    """
+    for part in kind.__mro__:
+        try:
+            source = textwrap.dedent(inspect.getsource(part))
+        except (OSError, TypeError):  # not made by a class statement
+            continue
+        if part is Command or not issubclass(part, Command):
+            continue
+        statements = cast(ast.ClassDef, ast.parse(source).body[0]).body
+        for field, after in zip(statements, statements[1:], strict=False):
+            match field, after:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    described = tyro.conf.arg(help=" ".join(text.split()))
+                    part.__annotations__[name] = Annotated[part.__annotations__[name], described]
+    return kind
 
 
 def command_line(verb: str, positional: str, command: Command) -> str:
