@@ -6,6 +6,7 @@ import inspect
 import shlex
 import textwrap
 from dataclasses import fields
+from itertools import pairwise
 from typing import Annotated, Any, cast
 
 import tyro
@@ -65,7 +66,7 @@ def with_help(kind: "type[Command]") -> "type[Command]":
         if part is Command or not issubclass(part, Command):
             continue
         statements = cast(ast.ClassDef, ast.parse(source).body[0]).body
-        for field, after in zip(statements, statements[1:], strict=False):
+        for field, after in pairwise(statements):
             match field, after:
                 case (
                     ast.AnnAssign(target=ast.Name(id=name)),
