@@ -257,7 +257,8 @@ class Prediction(Reading):
 
     Tensors are detached, and all on one device. `pose_encoding` is as the network gives it,
     relative to its segment. `intrinsics` are those of the frame where they were known, and `points`
-    lie on their rays; otherwise estimated from `points` where the network gives none.
+    and `world_points` lie on their rays; otherwise estimated from `points` where the network gives
+    none.
 
     Attributes:
         index: position of the frame in the session, from 0.

@@ -9,7 +9,7 @@ import torch
 from ttt3r.models.base import StreamModel, Tokens, Views
 from ttt3r.rules import Rule
 from ttt3r.rules.several import Several
-from ttt3r.stream.placing import PushedImage, place, read_image
+from ttt3r.stream.placing import PushedImage, needed_for, place, read_image
 from ttt3r.types import Prediction
 
 
@@ -69,12 +69,13 @@ class Streams:
         """
         wanted = self.model.capabilities.check(outputs)
         shown = read_image(image, self.index)
+        needed = wanted | needed_for(wanted, [shown], self.model.capabilities)
         tokens = self.model.encode(Views(image=shown.pixels[None].to(self.model.device)))
         said: list[Prediction] = []
         here = torch.eye(4, dtype=torch.float64)
         for group in self._groups:
             group.state, output = self.model.step(
-                group.state, _repeated(tokens, group.size), group.rule, wanted
+                group.state, _repeated(tokens, group.size), group.rule, needed
             )
             for sample in range(group.size):
                 own = output.map(lambda tensor, s=sample: tensor[s : s + 1])

@@ -18,7 +18,7 @@ from ttt3r.models.adapters import POLICIES, Once
 from ttt3r.models.base import SetModel, State, StreamModel
 from ttt3r.stream import posing, resets, stitching
 from ttt3r.stream.base import Progress, ResultDevice, SessionBase, Settings
-from ttt3r.stream.placing import PushedImage, Shown, place, pose_of, read_image
+from ttt3r.stream.placing import PushedImage, Shown, needed_for, place, pose_of, read_image
 from ttt3r.stream.session import Session
 from ttt3r.stream.watching import Watching
 from ttt3r.trace.trace import Trace
@@ -157,7 +157,7 @@ class ClipSession(SessionBase):
 
         Raises:
             InputError: if an image has the wrong form, or another size than those before it.
-            SettingError: if the images' size does not suit the model.
+            SettingError: see `Session.push`.
         """
         clip: list[Shown] = []
         for image in images:
@@ -200,7 +200,8 @@ class ClipSession(SessionBase):
         progress = self._progress
         replayed = self.state.image.shape[1] if self.segment else 0
         joins = self.stitch.outputs if ends or replayed else frozenset()
-        output = self._predict(clip, self.outputs | joins)
+        needed = needed_for(self.outputs, clip, self.model.capabilities)
+        output = self._predict(clip, self.outputs | joins | needed)
         placement, trace = progress.world_from_segment, progress.trace
         scale_error = progress.scale_error
         if replayed:

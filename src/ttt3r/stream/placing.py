@@ -1,6 +1,7 @@
 """From a pushed image to what a network takes, and from what it says to the stream's world."""
 
 import math
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -9,10 +10,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ttt3r.errors import InputError
+from ttt3r.errors import InputError, SettingError
 from ttt3r.geometry import se3
 from ttt3r.geometry.camera import default_intrinsics, unproject
 from ttt3r.geometry.focal import focal_from_points
+from ttt3r.models.base import Capabilities
 from ttt3r.types import Frame, Prediction, Reading
 
 NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
@@ -33,6 +35,11 @@ class Shown:
     frame: Frame
     pixels: Float[Tensor, "3 height width"]
     image: UInt8[Tensor, "height width 3"]
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether its intrinsics are known."""
+        return self.frame.intrinsics is not None
 
 
 def read_image(image: PushedImage, index: int) -> Shown:
@@ -66,6 +73,24 @@ def read_image(image: PushedImage, index: int) -> Shown:
     return Shown(frame, pixels, shown)
 
 
+def needed_for(
+    outputs: Collection[str], frames: Iterable[Shown], capabilities: Capabilities
+) -> frozenset[str]:
+    """What must be said of frames, beside the outputs asked for, so that `place` can place them.
+
+    Raises:
+        SettingError: if the network cannot say it.
+    """
+    if "world" not in outputs or not any(shown.is_calibrated for shown in frames):
+        return frozenset()
+    if "pose" not in capabilities.outputs:
+        raise SettingError(
+            "points in the world move onto the rays of a known camera by the pose of the frame, "
+            "and this network gives no pose; leave out the intrinsics, or the output world"
+        )
+    return frozenset({"pose"})
+
+
 def place(
     output: Reading,
     shown: Shown | None,
@@ -78,10 +103,11 @@ def place(
     """Carry one sample of a step's output into the stream's world.
 
     Where the frame's intrinsics are known, points move onto their rays; depth along the optical
-    axis stays, X = z K⁻¹ [u, v, 1]ᵀ. Points that the network gives in the world stay.
+    axis stays, X = z K⁻¹ [u, v, 1]ᵀ. So do points that the network gives in the world, in the
+    camera that the frame's pose places; they are NaN where the frame has no pose.
 
     Args:
-        output: what the network said; the first sample of its batch counts.
+        output: what the network said, `needed_for` included; the first sample of its batch counts.
         shown: the image it was said of; None for a query, which shows nothing.
         index: of the frame.
         outputs: what was asked for.
@@ -90,7 +116,7 @@ def place(
         scale_error: standard error of the logarithm of its scale, if known.
     """
     scale = _scale(world_from_segment)
-    output = output.only(outputs)
+    whole, output = output, output.only(outputs)
     said, world, pose = output.map(lambda tensor: tensor[0]), first(output.world_points), None
     points, intrinsics = camera_of(output, shown)
     if points is not None and scale != 1.0:
@@ -98,6 +124,9 @@ def place(
     if "pose" in outputs:
         pose = _precise_pose(output)
         pose = se3.place_camera(world_from_segment.to(pose.device, non_blocking=True), pose).float()
+    if world is not None and shown is not None and shown.is_calibrated:
+        assert intrinsics is not None
+        world = _onto_rays(world, _precise_pose(whole), intrinsics)
     if world is not None and segment:
         placement = world_from_segment.to(world.dtype).to(world.device, non_blocking=True)
         world = se3.apply(placement, world)
@@ -132,6 +161,17 @@ def camera_of(output: Reading, shown: Shown | None) -> tuple[Tensor | None, Tens
     if points is not None and intrinsics is None:
         intrinsics = _intrinsics(points)
     return points, intrinsics
+
+
+def _onto_rays(
+    world: Float[Tensor, "height width 3"],
+    world_from_camera: Float[Tensor, "4 4"],
+    intrinsics: Float[Tensor, "3 3"],
+) -> Float[Tensor, "height width 3"]:
+    """Move points in a world onto a camera's rays; their depth in the camera stays."""
+    pose = world_from_camera.to(world)
+    depth = se3.apply(se3.invert(pose), world)[..., 2]
+    return se3.apply(pose, unproject(depth, intrinsics.to(world)))
 
 
 def pose_of(output: Reading) -> Float[Tensor, "4 4"]:

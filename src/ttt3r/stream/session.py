@@ -16,7 +16,7 @@ from ttt3r.models.adapters import SetStream, as_stream
 from ttt3r.models.base import QueryModel, SetModel, StreamModel, Tokens, Views
 from ttt3r.stream import posing, refining, resets, stitching
 from ttt3r.stream.base import Ended, Progress, ResultDevice, SessionBase, Settings
-from ttt3r.stream.placing import PushedImage, Shown, place, read_image
+from ttt3r.stream.placing import PushedImage, Shown, needed_for, place, read_image
 from ttt3r.stream.shared import Shared, seen_of
 from ttt3r.stream.watching import Look, Watching
 from ttt3r.types import Camera, Prediction, Reading
@@ -133,7 +133,8 @@ class Session(SessionBase):
 
         Raises:
             InputError: if the image has the wrong form; the session is then unchanged.
-            SettingError: if the image's size does not fit the model.
+            SettingError: if the image's size does not fit the model, or points in the world are to
+                lie on the frame's known rays and the network gives no pose.
         """
         shown, device = read_image(image, self.index), self.device
         views = Views(
@@ -144,6 +145,7 @@ class Session(SessionBase):
         allowed = torch.tensor([update])
         joins = resets.may_be_shared(self.reset, self.index)
         outputs = self.outputs | (self._for_joining if joins else frozenset())
+        outputs |= needed_for(self.outputs, [shown], self.model.capabilities)
         before = self._progress
         also = refining.NEEDED if self.refine else frozenset()
         state, output = self._step(before.state, tokens, outputs | also, allowed)
