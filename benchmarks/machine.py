@@ -48,14 +48,21 @@ def require_matplotlib() -> None:
         raise MissingExtraError("matplotlib", "eval", "drawing figures")
 
 
-def in_subprocess(module: str, arguments: list[str]) -> Any:
+def in_subprocess(
+    module: str, arguments: list[str], environment: dict[str, str] | None = None
+) -> Any:
     """Run a module of this folder in a process of its own; returns the JSON of its last line.
+
+    Args:
+        module: its name.
+        arguments: of its command line.
+        environment: its variables; None for those of this process.
 
     Raises:
         RuntimeError: if it fails.
     """
     command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed with status {done.returncode}")
     return json.loads(done.stdout.strip().splitlines()[-1])
