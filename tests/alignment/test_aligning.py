@@ -262,7 +262,7 @@ def test_senseless_words(run: Path, ttt3r: Ttt3r, words: list[str], message: str
 def test_a_run_that_is_being_written_is_left_alone(run: Path) -> None:
     held = RunFolder(run).hold()
     try:
-        with pytest.raises(RunError, match="another process is writing"):
+        with pytest.raises(RunError, match="still writing the run"):
             align_to_track(run, read_track_of(run, moved(run, TRUTH)))
     finally:
         held.close()

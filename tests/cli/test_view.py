@@ -8,8 +8,8 @@ import pytest
 from tests.cli.conftest import TINY, Ttt3r
 from tests.viewer.test_scene import read_records
 from ttt3r.alignment.measuring import scale_by
-from ttt3r.cli import run as run_command
-from ttt3r.cli import view
+from ttt3r.cli import viewing
+from ttt3r.cli.view import ViewCommand
 from ttt3r.types import Prediction
 from ttt3r.viewer.live import LiveViewer
 from ttt3r.viewer.server import Server
@@ -42,7 +42,7 @@ def test_view(finished: Path, ttt3r: Ttt3r, urls: list[str], monkeypatch: pytest
         seen.extend(heads(urls[0]))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(view, "pause", look)
+    monkeypatch.setattr(viewing, "pause", look)
     result = ttt3r("view", finished, "--port", 0)
     assert (result.status, result.err) == (0, "")
     assert result.out == f"look at it here: {urls[0]}\n"
@@ -68,7 +68,7 @@ def test_a_view_follows_a_run_that_is_moved(
         scale_by(finished, 2.0)
 
     monkeypatch.setattr(LiveViewer, "show_now", watch)
-    monkeypatch.setattr(view, "pause", scale)
+    monkeypatch.setattr(viewing, "pause", scale)
     assert ttt3r("view", finished, "--port", 0).status == 0
     assert [index for index, _ in shown] == [*range(12), *range(12)]
     first, second = shown[:12], shown[12:]
@@ -91,8 +91,8 @@ def test_of_a_long_run_some_frames_are_read_whole(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(LiveViewer, "show_now", watch)
-    monkeypatch.setattr(view, "MOST_FRAMES", 3)
-    monkeypatch.setattr(view, "pause", stop)
+    monkeypatch.setattr(viewing, "MOST_FRAMES", 3)
+    monkeypatch.setattr(viewing, "pause", stop)
     assert ttt3r("view", finished, "--port", 0).status == 0
     assert whole == [0, 4, 8]
 
@@ -100,12 +100,30 @@ def test_of_a_long_run_some_frames_are_read_whole(
 def test_run_with_a_view(
     clip: Path, ttt3r: Ttt3r, urls: list[str], monkeypatch: pytest.MonkeyPatch
 ):
-    seen: list[dict] = []
-    monkeypatch.setattr(run_command, "wait_for_ctrl_c", lambda: seen.extend(heads(urls[0])))
+    """Afterwards the page stays, and follows the run where it is moved."""
+    looks: list[list[dict]] = []
+
+    def look(seconds: float) -> None:
+        looks.append(heads(urls[0]))
+        if len(looks) == 2:
+            raise KeyboardInterrupt
+        scale_by(Path("a"), 2.0)
+
+    monkeypatch.setattr(viewing, "pause", look)
     result = ttt3r("run", clip, *TINY, "--out", "a", "--view", "--port", 0)
     assert result.status == 0 and f"look at it here: {urls[0]}" in result.out
     assert "the page stays until Ctrl-C" in result.out
-    assert seen[0]["facts"]["status"] == "complete" and seen[0]["facts"]["frames"] > 0
+    facts = [look[0]["facts"] for look in looks]
+    assert facts[0]["status"] == "complete" and facts[0]["frames"] > 0
+    assert [said["scale"] for said in facts] == [1, 2] and facts[1]["started"] == 1
+
+
+@pytest.mark.parametrize(("host", "savable"), [("127.0.0.1", True), ("0.0.0.0", False)])
+def test_a_scale_is_saved_on_this_machine_only(finished: Path, host: str, savable: bool):
+    with viewing.opened(finished, ViewCommand(finished, host, 0)) as viewer:
+        port, _, token = viewer.url.rpartition(":")[2].partition("/")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{token}", timeout=30) as answer:
+            assert f'"savable": {str(savable).lower()}' in answer.read().decode()
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,7 @@ def test_two_writers_exclude_each_other(folder, tmp_path):
     out = tmp_path / "run"
     with reconstruct(folder, model="tiny-dpt", out=into(out), **SETTINGS) as first:
         next(first)
-        with pytest.raises(RunError, match="another process"):
+        with pytest.raises(RunError, match="still writing the run"):
             reconstruct(folder, model="tiny-dpt", out=into(out, resume=True), **SETTINGS)
     assert len(Run.open(out)) == 1
 

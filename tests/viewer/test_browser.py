@@ -1,7 +1,9 @@
 """The page in a real browser: what is drawn, what its controls do, and what it asks for."""
 
+import contextlib
 import io
 import os
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,8 +17,13 @@ from PIL import Image
 from tests.exporters.test_exporters import make_run
 from tests.processes import PATIENCE
 from tests.viewer.room import walk
+from ttt3r.cli import viewing
+from ttt3r.cli.view import ViewCommand
 from ttt3r.exporters import export
 from ttt3r.runs.facts import Facts
+from ttt3r.runs.folder import RunFolder
+from ttt3r.runs.placement import PLACEMENT
+from ttt3r.runs.reader import Run
 from ttt3r.viewer.live import LiveViewer
 from ttt3r.viewer.server import Address
 
@@ -230,6 +237,53 @@ def test_measure_live(browser: Any):
         tab.until("typeof ttt3r !== 'undefined' && ttt3r.ready && ttt3r.frames === 1")
         assert tab.page.evaluate("facts.started") == 1 and tab.page.evaluate("facts.aligned")
         tab.page.close()
+
+
+def test_the_scale_is_saved(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Once the run is done: then its page loads anew, scaled; before, it says to wait."""
+    run = make_run(tmp_path / "run", list(walk(4, 96, 72)))
+    ended = threading.Event()
+
+    def pause(seconds: float) -> None:
+        if ended.wait(0.05):
+            raise KeyboardInterrupt
+
+    def followed(viewer: LiveViewer) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            viewing.follow(run, viewer)
+
+    monkeypatch.setattr(viewing, "pause", pause)
+    with viewing.opened(run.folder, ViewCommand(run.folder, port=0)) as viewer:
+        thread = threading.Thread(target=followed, args=(viewer,))
+        thread.start()
+        try:
+            tab = Tab(browser, viewer.url)
+            tab.until("ttt3r.frames === 4")
+            tab.set("follow", True)
+            tab.page.locator("#measure").click()
+            click(tab, 200, 240)
+            assert not tab.page.locator("#save-scale").is_visible()
+            ends = click(tab, 380, 300)
+            tab.set("true-length", 1.5)
+            said = "document.getElementById('scale-said').textContent"
+            with RunFolder(run.folder).hold():  # as a program does that writes the run
+                tab.page.locator("#save-scale").click()
+                tab.until(said)
+            assert "still writing the run" in tab.page.evaluate(said)
+            assert not (run.folder / PLACEMENT).exists()
+            with tab.page.expect_navigation():
+                tab.page.locator("#save-scale").click()
+            tab.until("typeof ttt3r !== 'undefined' && ttt3r.ready && ttt3r.frames === 4")
+            factor = 1.5 / float(np.linalg.norm(ends[0] - ends[1]))
+            placement = Run.open(run.folder).placement
+            assert placement.scale == pytest.approx(factor, rel=1e-6) and placement.metric
+            assert placement.world_text == "measured: 1.5 m between two points of the viewer"
+            assert tab.page.evaluate("facts.scale") == pytest.approx(factor, rel=1e-6)
+            assert "measured: 1.5 m" in tab.page.locator("#facts").text_content()
+            tab.page.close()
+        finally:
+            ended.set()
+            thread.join()
 
 
 def test_play_and_screenshot(offline: Tab):

@@ -21,8 +21,8 @@ from ttt3r.viewer.live import LiveViewer, Slot
 from ttt3r.viewer.server import Address
 
 
-def get(url: str, **headers: str) -> tuple[int, bytes]:
-    request = urllib.request.Request(url, headers=headers)
+def get(url: str, sent: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    request = urllib.request.Request(url, sent, headers)
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.status, answer.read()
@@ -138,6 +138,41 @@ def test_details(viewer: LiveViewer):
     assert get(f"{viewer.url}frame?index=7")[0] == 404
     assert get(f"{viewer.url}frame?index=x")[0] == 400
     assert get(f"{viewer.url}else")[0] == 404
+
+
+def scaled(metres: float, length: float) -> str:
+    if metres <= 0:
+        raise SettingError("a distance must be above 0")
+    return f"times {metres / length}"
+
+
+def test_only_its_own_page_saves_a_scale():
+    good, kind = {"metres": 3, "length": 1.5}, {"Content-Type": "application/json"}
+    with LiveViewer(Facts(), Address(port=0, token="quite-long"), scale=scaled) as viewer:
+        place, _, token = viewer.url.rpartition("/")
+        own = {"Origin": place}
+        for sent, headers, path, expected in (
+            (good, kind, f"/scale{token}", (200, b"times 2.0")),
+            (good, kind | own, f"/scale{token}", (200, b"times 2.0")),
+            (good, kind | {"Origin": "http://evil.example"}, f"/scale{token}", (403, b"only the")),
+            (good, kind | {"Origin": "null"}, f"/scale{token}", (403, b"only the page")),
+            (good, kind | {"Host": "evil.example"}, f"/scale{token}", (403, b"another host")),
+            (good, {"Content-Type": "text/plain"}, f"/scale{token}", (415, b"must be JSON")),
+            (good, kind, "/scale", (403, b"needs the token")),
+            (good, kind, f"/frame{token}", (404, b"nothing here")),
+            (good | {"metres": -1}, kind, f"/scale{token}", (409, b"must be above 0")),
+            (good | {"metres": "x"}, kind, f"/scale{token}", (400, b"must be numbers")),
+            ({"metres": 1}, kind, f"/scale{token}", (400, b"must be numbers")),
+            ([1], kind, f"/scale{token}", (400, b"must be numbers")),
+            ({"metres": "0" * 1000}, kind, f"/scale{token}", (413, b"at most 1000 bytes")),
+        ):
+            status, content = get(place + path, json.dumps(sent).encode(), **headers)
+            assert status == expected[0] and expected[1] in content, (sent, headers, path, content)
+        assert b'"savable": true' in get(viewer.url)[1]
+    with LiveViewer(Facts(), Address(port=0)) as viewer:
+        status, content = get(f"{viewer.url}scale", json.dumps(good).encode(), **kind)
+        assert status == 403 and b"only look" in content
+        assert b'"savable": false' in get(viewer.url)[1]
 
 
 def test_names_of_other_hosts_are_refused(viewer: LiveViewer):

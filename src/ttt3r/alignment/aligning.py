@@ -259,7 +259,7 @@ def place_world(
         up: unit vector that points up afterwards, see `Placement`.
 
     Raises:
-        RunError: if another process is writing the run, or the note cannot be written.
+        RunError: if a program is still writing the run, or the note cannot be written.
     """
     held = RunFolder(folder).hold()
     try:

@@ -86,15 +86,39 @@ def scale_by_distance(folder: Path, places: tuple[Place, Place], metres: float) 
         InputError: if one of them has no point.
         RunError: see `scale_by`.
     """
-    if not (math.isfinite(metres) and metres > 0):
-        raise SettingError(f"a distance must be above 0, not {metres:g} m")
+    _check_distance(metres)
     run = Run.open(folder)
     first, second = (point_at(run, place) for place in places)
     length = float((first - second).norm()) / run.placement.scale
-    if not length > 1e-9:
-        raise SettingError("the two places are the same point, so no distance can be told")
     named = " and ".join(f"{place.frame}:{place.x:g},{place.y:g}" for place in places)
+    return scale_by_length(folder, length, metres, named)
+
+
+def scale_by_length(folder: Path, length: float, metres: float, named: str) -> float:
+    """Let the distance of two points be what it was measured to be; see `scale_by`.
+
+    Args:
+        folder: of the run.
+        length: their distance in the network's unit.
+        metres: their true distance.
+        named: the two, for people.
+
+    Returns:
+        What the network's lengths are multiplied by.
+
+    Raises:
+        SettingError: if the distance is not a positive number, or the points are the same.
+        RunError: see `scale_by`.
+    """
+    _check_distance(metres)
+    if not (math.isfinite(length) and length > 1e-9):
+        raise SettingError("the two places are the same point, so no distance can be told")
     return scale_by(folder, metres / length, f"{metres:g} m between {named}")
+
+
+def _check_distance(metres: float) -> None:
+    if not (math.isfinite(metres) and metres > 0):
+        raise SettingError(f"a distance must be above 0, not {metres:g} m")
 
 
 def point_at(run: Run, place: Place) -> Float[Tensor, "3"]:

@@ -16,7 +16,7 @@ from ttt3r.cli.fetch import fetch_for
 from ttt3r.cli.loops import closing_lines
 from ttt3r.cli.progress import memory_text, progress
 from ttt3r.cli.stopping import StopRequest
-from ttt3r.cli.viewing import facts_in, opened, wait_for_ctrl_c
+from ttt3r.cli.viewing import facts_in, follow, opened
 from ttt3r.errors import SettingError
 
 if TYPE_CHECKING:
@@ -170,6 +170,8 @@ class RunCommand(Command):
         command = replace(self, out=self.out or default_out(self.input))
         if not self.view:
             return command.reconstruct(None)
+        from ttt3r.runs.reader import Run
+
         if "pose" not in self.outputs:
             raise SettingError("--view shows a path, so add pose to --outputs")
         assert command.out is not None
@@ -177,7 +179,9 @@ class RunCommand(Command):
             status = command.reconstruct(viewer)
             if status == 0:
                 print("the page stays until Ctrl-C", flush=True)
-                wait_for_ctrl_c()
+                run = Run.open(command.out)
+                with contextlib.suppress(KeyboardInterrupt):
+                    follow(run, viewer, seen=len(run))
             return status
 
     def reconstruct(self, viewer: "LiveViewer | None") -> int:
@@ -252,6 +256,10 @@ class RunCommand(Command):
     ) -> bool:
         """Let the frames pass; return whether all of them did."""
         assert self.out is not None
+        from ttt3r.files import user_path
+        from ttt3r.runs.placement import Placement
+
+        placement = Placement.read(user_path(self.out)).upright()  # of a run that goes on
         if viewer is not None:
             viewer.tell(facts_in(self.out))
         device = str(reconstruction.session.device)
@@ -270,7 +278,7 @@ class RunCommand(Command):
                     return True
                 update(prediction.index + 1)
                 if viewer is not None:
-                    viewer.show(prediction)
+                    viewer.show(placement.move(prediction))
         return False
 
     def draw(self) -> Path | None:

@@ -115,9 +115,11 @@ class RunFolder:
         """Hold the folder against a second writer; the system lets go if the process dies.
 
         Raises:
-            RunError: if another process holds it.
+            RunError: if another program holds it, or another part of this one.
         """
         held = lock(self.folder / run.LOCK)
         if held is None:
-            raise RunError(f"another process is writing the run in {self.folder}")
+            raise RunError(
+                f"a program is still writing the run in {self.folder}; try again when it is done"
+            )
         return held

@@ -19,7 +19,7 @@ from ttt3r.types import Prediction
 from ttt3r.viewer.detail import detail
 from ttt3r.viewer.page import facts_of_page, page
 from ttt3r.viewer.scene import Limits, Scene
-from ttt3r.viewer.server import Address, Server
+from ttt3r.viewer.server import Address, Scale, Server
 from ttt3r.viewer.wire import encoded, record
 
 MOST_BYTES = 4_000_000  # in one answer; the rest comes with the next
@@ -71,6 +71,8 @@ class LiveViewer:
         read: returns the frame at an index, for details of older frames; may raise RunError or
             IndexError.
         limits: of the scene.
+        scale: saves what two points that were clicked are really apart, see `Server`; None where
+            the page only measures.
 
     Attributes:
         url: what to open in a browser.
@@ -86,17 +88,19 @@ class LiveViewer:
         address: Address,
         read: Callable[[int], Prediction] | None = None,
         limits: Limits | None = None,
+        scale: Scale | None = None,
     ) -> None:
         self._limits = limits
         self.scene = Scene(limits)
         self._facts = facts
         self._read = read
+        self._savable = scale is not None
         self._lock = threading.Condition()
         self._newest: Prediction | None = None
         self._failed = False
         self._closing = threading.Event()
         self._slot = Slot()
-        self._server = Server(address, self._page, self._changes, self._detail)
+        self._server = Server(address, self._page, self._changes, self._detail, scale)
         self.url = self._server.url
         self._thread = threading.Thread(target=self._work, name="viewer", daemon=True)
         self._thread.start()
@@ -159,7 +163,7 @@ class LiveViewer:
 
     def _page(self) -> bytes:
         with self._lock:
-            return page(self._facts, self.scene, live=True)
+            return page(self._facts, self.scene, live=True, savable=self._savable)
 
     def _changes(self, after: int) -> bytes:
         """Records of what changed after a version; waits a while for something new."""

@@ -52,7 +52,14 @@ def packed(scene: Scene) -> bytes:
     return base64.b64encode(gzip.compress(records, 6, mtime=0))
 
 
-def page(facts: Facts, scene: Scene, *, live: bool = False, content: bytes = b"") -> bytes:
+def page(
+    facts: Facts,
+    scene: Scene,
+    *,
+    live: bool = False,
+    content: bytes = b"",
+    savable: bool = False,
+) -> bytes:
     """Put a page together: HTML that asks for nothing outside of it.
 
     Args:
@@ -60,9 +67,14 @@ def page(facts: Facts, scene: Scene, *, live: bool = False, content: bytes = b""
         scene: what it shows.
         live: asks the server that sent it for nodes; otherwise it shows `content`.
         content: what `packed` returned.
+        savable: whether that server also takes the scale.
     """
     palettes = base64.b64encode(palette("ordered").tobytes() + palette("rainbow").tobytes())
-    known = facts_of_page(facts, scene) | {"live": live, "palettes": palettes.decode("ascii")}
+    known = facts_of_page(facts, scene) | {
+        "live": live,
+        "palettes": palettes.decode("ascii"),
+        "savable": savable,
+    }
     parts = {
         "$CONNECT": "'self'" if live else "'none'",
         "$TITLE": _escaped(facts.title),

@@ -2,7 +2,8 @@
 
 It listens on this machine only unless it is told otherwise, and then asks for a token. Requests
 with the name of another host are refused, so that a foreign page in the same browser cannot reach
-it by a name that it made point here.
+it by a name that it made point here. Only this server's own page can make it change a run: what is
+sent must be JSON, which a foreign page may not send without asking first, and that is refused.
 """
 
 import contextlib
@@ -18,12 +19,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from ttt3r.errors import SettingError
+from ttt3r.errors import SettingError, Ttt3rError
 from ttt3r.version import __version__
 
 LOOPBACK = "127.0.0.1"
 PORT = 8012
 TRIED = 20  # ports from the first on, where none was asked for
+MOST_SENT = 1000  # bytes that a page may send
+JSON = "application/json"
+Answer = tuple[int, str, bytes]  # status, type and content
+Scale = Callable[[float, float], str]  # see `Server`
 HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -77,6 +82,8 @@ class Server:
         page: the page.
         changes: records of what changed after a version.
         detail: of the frame at an index, as JSON values; None if there is none.
+        scale: notes how many metres a length of the run really is, the length in the network's
+            unit, and returns what was done; None where pages may only look.
 
     Attributes:
         url: with the token, if there is one.
@@ -92,10 +99,12 @@ class Server:
         page: Callable[[], bytes],
         changes: Callable[[int], bytes],
         detail: Callable[[int], dict[str, Any] | None],
+        scale: Scale | None = None,
     ) -> None:
         self.token = address.token or (None if address.is_local else secrets.token_urlsafe(16))
         handler = type("Handler", (_Handler,), {"owner": self})
         self._answers = {"/": page, "/changes": changes, "/frame": detail}
+        self._scale, self._changing = scale, threading.Lock()
         self._http = _listening(address, handler)
         port = self._http.server_address[1]
         self.any_host = not address.is_local
@@ -105,13 +114,15 @@ class Server:
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.1,), daemon=True)
         self._thread.start()
 
-    def answer(self, path: str) -> tuple[int, str, bytes]:
-        """Status, type and content for a request."""
+    def answer(self, path: str, sent: bytes | None = None) -> Answer:
+        """Answer a request, with what was sent along if it is to change something."""
         parts = urlsplit(path)
         words = parse_qs(parts.query)
         given = words.get("token", [""])[0]
         if self.token and not hmac.compare_digest(given.encode(), self.token.encode()):
-            return 403, "text/plain", b"This address needs the token that the program printed.\n"
+            return _refused(403, "This address needs the token that the program printed.")
+        if sent is not None:
+            return self._scaled(sent) if parts.path == "/scale" else _refused(404, "nothing here")
         if parts.path == "/":
             return 200, "text/html; charset=utf-8", self._answers["/"]()
         try:
@@ -121,10 +132,24 @@ class Server:
             if parts.path == "/frame":
                 found = self._answers["/frame"](int(words.get("index", ["-1"])[0]))
                 if found is not None:
-                    return 200, "application/json", json.dumps(found).encode()
+                    return 200, JSON, json.dumps(found).encode()
         except ValueError:
-            return 400, "text/plain", b"not a number\n"
-        return 404, "text/plain", b"nothing here\n"
+            return _refused(400, "not a number")
+        return _refused(404, "nothing here")
+
+    def _scaled(self, sent: bytes) -> Answer:
+        if self._scale is None:
+            return _refused(403, "this page may only look")
+        try:
+            said = json.loads(sent)
+            metres, length = float(said["metres"]), float(said["length"])
+        except (ValueError, TypeError, KeyError):
+            return _refused(400, "metres and length must be numbers")
+        try:
+            with self._changing:
+                return 200, "text/plain; charset=utf-8", self._scale(metres, length).encode()
+        except (Ttt3rError, OSError) as error:
+            return _refused(409, str(error))
 
     def knows(self, host: str) -> bool:
         """Whether a request for a host is meant for this server."""
@@ -146,10 +171,30 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 30
 
     def do_GET(self) -> None:
-        if not self.owner.knows(self.headers.get("Host", "")):
-            answer = 403, "text/plain", b"another host was asked for\n"
-        else:
-            answer = self.owner.answer(self.path)
+        self._give(self._is_for_another or self.owner.answer(self.path))
+
+    def do_POST(self) -> None:
+        self.close_connection = True  # what was sent may be left unread
+        self._give(self._is_for_another or self._changed())
+
+    @property
+    def _is_for_another(self) -> Answer | None:
+        """The answer to a request for another host; None if it is for this one."""
+        known = self.owner.knows(self.headers.get("Host", ""))
+        return None if known else _refused(403, "another host was asked for")
+
+    def _changed(self) -> Answer:
+        origin = self.headers.get("Origin")
+        if origin not in (None, f"http://{self.headers.get('Host', '')}"):
+            return _refused(403, "only the page of this address may change something")
+        if self.headers.get("Content-Type") != JSON:
+            return _refused(415, "what is sent must be JSON")
+        size = self.headers.get("Content-Length", "")
+        if not (size.isdecimal() and int(size) <= MOST_SENT):
+            return _refused(413, f"at most {MOST_SENT} bytes may be sent, and their number first")
+        return self.owner.answer(self.path, self.rfile.read(int(size)))
+
+    def _give(self, answer: Answer) -> None:
         status, kind, content = answer
         with contextlib.suppress(OSError):  # the browser went away
             self.send_response(status)
@@ -162,6 +207,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing; the terminal shows the progress of the run."""
+
+
+def _refused(status: int, reason: str) -> Answer:
+    return status, "text/plain; charset=utf-8", f"{reason}\n".encode()
 
 
 class _Http(ThreadingHTTPServer):

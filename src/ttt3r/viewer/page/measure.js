@@ -51,10 +51,28 @@ function showMeasured() {
   $("measured").textContent = length !== null
     ? `${length.toPrecision(4)} ${facts.unit}` : ["click the first point", "click the second point"][measuring.ends.length];
   $("scale-command").hidden = !facts.live || !(length > 0 && known > 0);
+  $("save-scale").hidden = $("scale-command").hidden || !facts.savable || facts.aligned;
+  $("scale-said").textContent = "";
   if (length > 0) $("scale-command").textContent = facts.aligned
     ? "The run is aligned to known positions, which say its lengths."
     : `ttt3r scale RUN ${(facts.scale * known / length).toPrecision(6)}`;
   refresh();
+}
+
+// Saves the scale with the run; the program then sends the scaled run, and the page loads anew.
+async function saveScale() {
+  const [length, metres] = [measured() / facts.scale, +$("true-length").value];
+  $("save-scale").disabled = true;
+  try {
+    const answer = await fetch(`scale?${query().slice(1)}`, {
+      method: "POST", headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ metres, length }),
+    });
+    $("scale-said").textContent = await answer.text();
+  } catch (error) {
+    $("scale-said").textContent = "the viewer's program does not answer; it may have ended";
+  }
+  $("save-scale").disabled = false;
 }
 
 function drawMeasured(matrix) {
@@ -71,6 +89,7 @@ function drawMeasured(matrix) {
 function measureControls() {
   $("measure").addEventListener("click", () => setMeasuring(!measuring.on));
   $("true-length").addEventListener("input", showMeasured);
+  $("save-scale").addEventListener("click", saveScale);
   canvas.addEventListener("pointerdown", (event) => {
     measuring.pressed = event.button === 0 && [event.clientX, event.clientY];
   });
