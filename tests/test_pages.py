@@ -90,8 +90,7 @@ def workplace(
         replace(published(f"{RELEASED}.pth", content), places=(server.url(),)),
     )
     monkeypatch.setattr("ttt3r.cli.fetch.asking", lambda: lambda text: True)
-    monkeypatch.setattr("ttt3r.cli.run.wait_for_ctrl_c", lambda: None)
-    monkeypatch.setattr("ttt3r.cli.view.pause", ctrl_c)
+    monkeypatch.setattr("ttt3r.cli.viewing.pause", ctrl_c)
     folder = tmp_path / "workplace"
     folder.mkdir()
     for name in ("walk.mp4", "drone", "gps.csv", "poses.tum"):
