@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "geometry",
         "summary",
     },
-    "drawing": set(),
+    "drawing": {"geometry"},
     "viewer": {"drawing", "geometry", "runs"},
     "summary": {"drawing", "geometry", "runs", "trace"},
     "exporters": {"drawing", "geometry", "runs", "sources", "viewer", "summary", "trace"},

@@ -226,6 +226,10 @@ OUTPUTS: tuple[str, ...] = tuple(
 ON_DISK: dict[str, torch.dtype] = {item.name: item.metadata["on_disk"] for item in fields(Reading)}
 
 
+# What is too far for the half precision that frames are stored in, infinity too, is stored as this.
+LARGEST_HALF = torch.finfo(torch.float16).max
+
+
 # Where the pose of a frame comes from, see `ttt3r.stream.posing`.
 PoseFrom = Literal["head", "points", "auto"]
 POSE_SOURCES: tuple[str, ...] = get_args(PoseFrom)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.viewer.room import ROOM, camera, walk
+from ttt3r.drawing.frames import GREY
 from ttt3r.errors import RunError
 from ttt3r.runs.facts import Facts
 from ttt3r.types import Prediction
@@ -143,7 +144,7 @@ def test_odd_predictions():
     assert count(scene) == 0 and scene.cell == 0
     scene.add(replace(first, index=3, image=None, confidence=None, intrinsics=None))
     grey = of(scene, Points)[0]
-    assert (grey.colours == scenes.GREY).all() and (grey.levels == 1).all()
+    assert (grey.colours == GREY).all() and (grey.levels == 1).all()
 
 
 def test_levels():

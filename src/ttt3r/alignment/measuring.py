@@ -13,10 +13,9 @@ from torch import Tensor
 from ttt3r.alignment.aligning import place_world
 from ttt3r.errors import InputError, RunError, SettingError
 from ttt3r.geometry import se3
-from ttt3r.runs.frame_file import LARGEST_HALF
 from ttt3r.runs.placement import Placement
 from ttt3r.runs.reader import Run
-from ttt3r.types import Prediction
+from ttt3r.types import LARGEST_HALF, Prediction
 
 _PLACE = re.compile(r"(\d+):(-?\d+(?:\.\d+)?),(-?\d+(?:\.\d+)?)")
 SMOOTH = 0.05  # depths around a place that differ by less, as a share, are of one surface

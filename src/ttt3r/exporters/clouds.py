@@ -3,13 +3,11 @@
 import math
 
 import numpy as np
-import torch
 
+from ttt3r.drawing.frames import cloud_of
 from ttt3r.drawing.voxels import Cloud, VoxelCloud
 from ttt3r.errors import RunError, SettingError
-from ttt3r.exporters.placed import GREY, is_placed, points_of
-from ttt3r.geometry import se3
-from ttt3r.runs.frame_file import LARGEST_HALF
+from ttt3r.exporters.placed import is_placed, points_of
 from ttt3r.types import Prediction
 
 DETAIL = 500  # default cells between the camera and half of what it sees
@@ -75,6 +73,7 @@ class CloudReader:
         Raises:
             RunError: if the prediction has no points or no pose.
         """
+        points_of(prediction)
         cloud = cloud_of(prediction, self._stride)
         self.left_out += not is_placed(prediction)
         self._largest = max(self._largest, float(cloud.confidence.max(initial=-math.inf)))
@@ -99,32 +98,6 @@ class CloudReader:
             f"{self._largest:.4g}, so there is nothing to write. Choose a lower min_confidence (on "
             "the command line, --min-confidence)"
         )
-
-
-def cloud_of(prediction: Prediction, stride: int = 1) -> Cloud:
-    """The finite points of a frame in the world, at every `stride`-th pixel.
-
-    A frame that could not be placed has none. Without an image, points are grey.
-
-    Raises:
-        RunError: if the prediction has no points or no pose.
-    """
-    points, confidence = points_of(prediction)
-    if not is_placed(prediction):
-        return Cloud(
-            np.empty((0, 3), np.float32), np.empty((0, 3), np.uint8), np.empty(0, np.float32)
-        )
-    points = points[::stride, ::stride].reshape(-1, 3)
-    confidence = confidence[::stride, ::stride].flatten()
-    # A frame file stores what is too far for its number format, infinity too, as the largest one.
-    usable = (points.abs() < LARGEST_HALF).all(dim=1) & confidence.isfinite()
-    if prediction.image is None:
-        colours = torch.full(points.shape, GREY, dtype=torch.uint8)
-    else:
-        colours = prediction.image[::stride, ::stride].reshape(-1, 3)
-    assert prediction.world_from_camera is not None
-    world = se3.apply(prediction.world_from_camera, points[usable])
-    return Cloud(world.float().numpy(), colours[usable].numpy(), confidence[usable].float().numpy())
 
 
 def thinning(cloud: Cloud, prediction: Prediction, voxel: float | None, most: int) -> VoxelCloud:

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from ttt3r.drawing.frames import GREY
 from ttt3r.errors import SettingError
 from ttt3r.exporters.cameras import Cameras, checked_camera, placed_frames
 from ttt3r.exporters.colmap_model import (
@@ -22,7 +23,7 @@ from ttt3r.exporters.colmap_model import (
     text_model,
 )
 from ttt3r.exporters.originals import originals
-from ttt3r.exporters.placed import GREY, left_out_text, no_pose, points_of
+from ttt3r.exporters.placed import left_out_text, no_pose, points_of
 from ttt3r.exporters.tracks import Settled, Tracker, View
 from ttt3r.runs.reader import Run
 from ttt3r.sources.undo import OriginalPixels

@@ -17,12 +17,12 @@ import numpy as np
 from jaxtyping import Float, UInt16
 from PIL import Image
 
+from ttt3r.drawing.frames import depth_of
 from ttt3r.errors import MissingExtraError, SettingError
 from ttt3r.exporters.behind import behind
 from ttt3r.exporters.clouds import check_confidence
 from ttt3r.exporters.placed import points_of
 from ttt3r.files import to_json, write_text
-from ttt3r.runs.frame_file import LARGEST_HALF
 from ttt3r.types import ImageTransform, Prediction
 
 MOST_STEPS = 65535
@@ -123,11 +123,9 @@ def to_original(
 
 def _maps(prediction: Prediction, min_confidence: float) -> tuple[np.ndarray, np.ndarray]:
     """Depth and confidence; NaN in the depth where nothing is known."""
-    points, confidence = (value.float().numpy() for value in points_of(prediction))
-    depth = points[..., 2]
-    # A frame file stores what is too far for its number format, infinity too, as the largest one.
-    known = (depth > 0) & (depth < LARGEST_HALF) & (confidence > min_confidence)
-    return np.where(known, depth, np.float32(np.nan)), confidence
+    points, confidence = points_of(prediction)
+    confidence = confidence.float().numpy()
+    return np.where(confidence > min_confidence, depth_of(points), np.float32(np.nan)), confidence
 
 
 def _require_openexr() -> None:

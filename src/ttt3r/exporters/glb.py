@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
+from ttt3r.drawing.frames import cloud_of
 from ttt3r.drawing.voxels import VoxelCloud
 from ttt3r.errors import MissingExtraError
 from ttt3r.exporters.clouds import (
@@ -16,7 +17,6 @@ from ttt3r.exporters.clouds import (
     cells_text,
     check_steps,
     check_voxel,
-    cloud_of,
     thinning,
     typical_distance,
 )

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ttt3r.drawing.frames import GREY
 from ttt3r.errors import MissingExtraError, RunError, SettingError
 from ttt3r.exporters.clouds import MIN_CONFIDENCE, check_confidence, check_steps, check_voxel
 from ttt3r.exporters.fusion import MOST_BLOCKS, Fusion
 from ttt3r.exporters.glb import GLTF_FROM_WORLD
-from ttt3r.exporters.placed import GREY, is_placed, left_out_text, points_of
+from ttt3r.exporters.placed import is_placed, left_out_text, points_of
 from ttt3r.exporters.surface import Surface, surface_of
-from ttt3r.runs.frame_file import LARGEST_HALF
-from ttt3r.types import Prediction
+from ttt3r.types import LARGEST_HALF, Prediction
 
 PIXELS = 2.0  # default width of a voxel, in pixels at half the depth that the first frame sees
 

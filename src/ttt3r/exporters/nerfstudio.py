@@ -14,11 +14,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 from PIL import Image as PillowImage
 
+from ttt3r.drawing.frames import GREY
 from ttt3r.errors import SettingError
 from ttt3r.exporters.behind import behind
 from ttt3r.exporters.cameras import Cameras, checked_camera, placed_frames
 from ttt3r.exporters.originals import originals
-from ttt3r.exporters.placed import GREY, left_out_text, no_pose, points_of
+from ttt3r.exporters.placed import left_out_text, no_pose, points_of
 from ttt3r.exporters.ply import VERTEX, header
 from ttt3r.runs.reader import Run
 from ttt3r.sources.undo import OriginalPixels

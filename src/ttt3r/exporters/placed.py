@@ -8,8 +8,6 @@ from torch import Tensor
 from ttt3r.errors import RunError
 from ttt3r.types import Prediction
 
-GREY = 128  # the colour of points of frames without an image
-
 
 def is_placed(prediction: Prediction) -> bool:
     """Whether a frame has a place in the world; its pose is not finite if it could not be placed.

@@ -7,9 +7,11 @@
     world/trajectory             the path
     gate                         mean β of each frame
 
-Timelines are `frame` and `time`, in seconds. Cameras, path and pictures are those of the viewers,
-see `viewer.scene`. The map has the mean of each cell, as other files do: a viewer keeps the first
-point that it saw there, since it cannot wait for the last frame.
+Timelines are `frame` and `time`, in seconds. Points and depth of a frame are those that all
+pictures and viewers draw, see `drawing.frames`; cameras, path and pictures are those of the
+viewers, see `viewer.scene`. The map has the mean of each cell, as other files do: a viewer keeps
+the first point that it saw there, since it cannot wait for the last frame. Rerun draws a frustum
+from a pinhole and a picture itself, so that of the viewers is not written.
 """
 
 import contextlib
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ttt3r.drawing.frames import depth_of
 from ttt3r.drawing.voxels import VoxelCloud
 from ttt3r.errors import MissingExtraError, RunError
 from ttt3r.exporters.clouds import (
@@ -37,9 +40,7 @@ from ttt3r.exporters.clouds import (
 )
 from ttt3r.exporters.depth import to_steps
 from ttt3r.exporters.placed import is_placed, left_out_text, points_of
-from ttt3r.runs.frame_file import LARGEST_HALF
 from ttt3r.types import Prediction
-from ttt3r.viewer.scene import Path as Way
 from ttt3r.viewer.scene import Scene, jpeg, pose_of
 
 if TYPE_CHECKING:
@@ -144,13 +145,8 @@ class _Content:
         points, size = self._voxels.cloud(), self._voxels.size
         dots = rerun.Points3D(points.points, colors=points.colours, radii=size / 2)
         self._recording.log("world/map", dots, static=True)
-        poses = [
-            pose
-            for node in self._path.nodes().values()
-            if isinstance(node, Way)
-            for pose in node.poses
-        ]
-        line = rerun.LineStrips3D([np.stack([pose.world_from_camera[:3, 3] for pose in poses])])
+        way = np.stack([pose.world_from_camera[:3, 3] for pose in self._path.poses])
+        line = rerun.LineStrips3D([way])
         self._recording.log("world/trajectory", line, static=True)
         about = f"{len(points.points):,} points{cells_text(self._voxels, self._voxel)}"
         return f"{self._frames:,} frames, {about}{left_out_text(self._reader.left_out)}"
@@ -175,8 +171,7 @@ def _log(recording: "RecordingStream", prediction: Prediction) -> None:
         content = jpeg(prediction.image.numpy(), max(height, width), JPEG_QUALITY)
         image = rerun.EncodedImage(contents=content, media_type="image/jpeg")
         recording.log("world/camera/image/rgb", image)
-    depth = points[..., 2].float().numpy()
-    steps, _ = to_steps(np.where((depth > 0) & (depth < LARGEST_HALF), depth, np.nan), STEPS)
+    steps, _ = to_steps(depth_of(points), STEPS)
     recording.log("world/camera/image/depth", rerun.DepthImage(steps, meter=STEPS))
     if prediction.gate is not None:
         recording.log("gate", rerun.Scalars(float(prediction.gate.mean())))

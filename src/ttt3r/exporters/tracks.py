@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from ttt3r.runs.frame_file import LARGEST_HALF
+from ttt3r.types import LARGEST_HALF
 
 LEAST_DEPTH = 1e-6
 

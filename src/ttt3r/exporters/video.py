@@ -10,10 +10,10 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from ttt3r.drawing.colours import Range, confidence_colours, depth_colours, robust_range
+from ttt3r.drawing.frames import GREY, depth_of
 from ttt3r.drawing.videos import CONTAINERS, video_writer
 from ttt3r.errors import RunError, SettingError
-from ttt3r.exporters.placed import GREY, points_of
-from ttt3r.runs.frame_file import LARGEST_HALF
+from ttt3r.exporters.placed import points_of
 from ttt3r.types import Prediction
 
 TICKS = 30_000  # per second
@@ -93,8 +93,8 @@ class _Panels:
         self._confidence: Range | None = None
 
     def draw(self, prediction: Prediction) -> UInt8[np.ndarray, "height width 3"]:
-        points, confidence = (value.float().numpy() for value in points_of(prediction))
-        depth = np.where(points[..., 2] < LARGEST_HALF, points[..., 2], np.nan)
+        points, confidence = points_of(prediction)
+        depth, confidence = depth_of(points), confidence.float().numpy()
         self._depth = _followed(self._depth, depth)
         self._confidence = _followed(self._confidence, confidence)
         image = prediction.image

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ttt3r.errors import RunError
 from ttt3r.tensor_files import read_tensors, write_tensors
-from ttt3r.types import ON_DISK, ImageTransform, Prediction, Quality, Reading
+from ttt3r.types import LARGEST_HALF, ON_DISK, ImageTransform, Prediction, Quality, Reading
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,6 @@ _ENDS = {
 }
 _RANKS = {name: len(axes) for name, axes in _AXES.items()}
 _MAPS = {name for name, axes in _AXES.items() if axes[:2] == ["height", "width"]}
-LARGEST_HALF = torch.finfo(torch.float16).max
 
 
 def write_prediction(path: Path, prediction: Prediction) -> None:

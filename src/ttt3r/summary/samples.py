@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-import torch
 from jaxtyping import Float32, UInt8
 from PIL import Image
 from torch import Tensor
 
-from ttt3r.geometry import se3
-from ttt3r.runs.frame_file import LARGEST_HALF
+from ttt3r.drawing.frames import cloud_of, depth_of
 from ttt3r.runs.reader import Run
 from ttt3r.types import Prediction
 
@@ -180,8 +178,7 @@ def _sample(prediction: Prediction) -> Sample:
     depth = None
     if points is not None:
         step = -(-max(points.shape[:2]) // LONGEST_SIDE)
-        z = _array(points[::step, ::step, 2])
-        depth = np.where((z > 0) & (z < LARGEST_HALF), z, np.float32(np.nan))
+        depth = depth_of(points[::step, ::step])
         if confidence is not None:
             confidence = confidence[::step, ::step]
     image = None if prediction.image is None else prediction.image.cpu().numpy()
@@ -196,22 +193,13 @@ def _sample(prediction: Prediction) -> Sample:
 
 
 def _cloud(prediction: Prediction) -> tuple[np.ndarray, np.ndarray]:
-    """Some points of a frame in the world, and their colours."""
-    points, pose = prediction.points, prediction.world_from_camera
-    nothing = np.empty((0, 3), np.float32), np.empty((0, 3), np.uint8)
-    if points is None or pose is None or not bool(pose.isfinite().all()):
-        return nothing
-    height, width = points.shape[:2]
-    step = max(1, round((height * width / MOST_POINTS) ** 0.5))
-    chosen = points[::step, ::step].reshape(-1, 3)
-    usable = (chosen.abs() < LARGEST_HALF).all(dim=1)
-    if prediction.confidence is not None:
-        confidence = prediction.confidence[::step, ::step].reshape(-1)
-        usable &= confidence >= torch.nanquantile(confidence.float(), 0.25)
-    colours = torch.full(chosen.shape, 128, dtype=torch.uint8)
-    if prediction.image is not None:
-        colours = prediction.image[::step, ::step].reshape(-1, 3)
-    return _array(se3.apply(pose, chosen[usable])), colours[usable].cpu().numpy()
+    """Some points of a frame in the world, without the least sure quarter, and their colours."""
+    height, width = (1, 1) if prediction.points is None else prediction.points.shape[:2]
+    cloud = cloud_of(prediction, max(1, round((height * width / MOST_POINTS) ** 0.5)))
+    if len(cloud.points) == 0:
+        return cloud.points, cloud.colours
+    sure = cloud.confidence >= np.quantile(cloud.confidence, 0.25)
+    return cloud.points[sure], cloud.colours[sure]
 
 
 def _reduced(image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "h w 3"]:

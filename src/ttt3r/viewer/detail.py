@@ -16,7 +16,7 @@ from ttt3r.drawing.colours import (
     paint,
     robust_range,
 )
-from ttt3r.runs.frame_file import LARGEST_HALF
+from ttt3r.drawing.frames import depth_of
 from ttt3r.types import Prediction
 from ttt3r.viewer.scene import jpeg
 
@@ -30,12 +30,11 @@ def detail(prediction: Prediction) -> dict[str, Any]:
     if prediction.image is not None:
         said["image"] = _url(prediction.image.detach().cpu().numpy())
     if prediction.points is not None:
-        depth = _sampled(prediction.points[..., 2])
-        depth = np.where(np.abs(depth) < LARGEST_HALF, depth, np.nan)
+        depth = depth_of(_sampled(prediction.points))
         shown = robust_range(depth, logarithmic=True)
         said |= {"depth": _url(depth_colours(depth, shown)), "depth_range": _text(shown)}
     if prediction.confidence is not None:
-        confidence = _sampled(prediction.confidence)
+        confidence = _sampled(prediction.confidence).cpu().float().numpy()
         shown = robust_range(confidence, logarithmic=True)
         said["confidence"] = _url(confidence_colours(confidence, shown))
         said["confidence_range"] = _text(shown)
@@ -45,10 +44,10 @@ def detail(prediction: Prediction) -> dict[str, Any]:
     return said
 
 
-def _sampled(values: Float[Tensor, "height width"]) -> Float[np.ndarray, "rows columns"]:
+def _sampled(values: Float[Tensor, "height width *last"]) -> Float[Tensor, "rows columns *last"]:
     """Every n-th pixel of a map."""
-    step = -(-max(values.shape) // MAP)
-    return values[::step, ::step].detach().cpu().float().numpy()
+    step = -(-max(values.shape[:2]) // MAP)
+    return values[::step, ::step]
 
 
 def _square(gate: Float[np.ndarray, " tokens"]) -> UInt8[np.ndarray, "rows columns 3"]:

@@ -17,11 +17,10 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 from torch import Tensor
 
+from ttt3r.drawing.frames import cloud_of
 from ttt3r.errors import RunError
-from ttt3r.runs.frame_file import LARGEST_HALF
 from ttt3r.types import Prediction
 
-GREY = 128
 CELLS = 250  # from the first camera to the middle one of its points
 GROWTH = 2**0.5  # of a cell; halves the points of a surface
 CHUNK = 128  # poses in one node of the path
@@ -167,6 +166,11 @@ class Scene:
         if prediction.points is not None:
             self._add_points(prediction, pose)
 
+    @property
+    def poses(self) -> tuple[Pose, ...]:
+        """The camera's whole way, in the order of its frames."""
+        return tuple(self._poses)
+
     def nodes(self) -> dict[str, Node]:
         """All nodes that are there."""
         return {n: node for n, (_, node) in self._nodes.items() if not isinstance(node, Gone)}
@@ -311,21 +315,11 @@ def _slopes(prediction: Prediction) -> tuple[float, float]:
 
 def _points(prediction: Prediction) -> Points:
     """Points of every n-th pixel in the world, those left out that have no place."""
-    points, confidence = prediction.points, prediction.confidence
-    assert points is not None and prediction.world_from_camera is not None
-    step = max(1, round((points.shape[0] * points.shape[1] / SEEN) ** 0.5))
-    chosen = _array(points[::step, ::step]).reshape(-1, 3)
-    sure = np.ones(len(chosen), np.float32)
-    if confidence is not None:
-        sure = _array(confidence[::step, ::step]).reshape(-1)
-    usable = (np.abs(chosen) < LARGEST_HALF).all(axis=1) & np.isfinite(sure)
-    chosen = chosen[usable]
-    pose = _array(prediction.world_from_camera)
-    colours = np.full(chosen.shape, GREY, np.uint8)
-    if prediction.image is not None:
-        colours = prediction.image[::step, ::step].cpu().numpy().reshape(-1, 3)[usable]
-    world = chosen @ pose[:3, :3].T + pose[:3, 3]
-    return Points(prediction.index, prediction.segment, world, colours, levels(sure[usable]))
+    assert prediction.points is not None
+    height, width = prediction.points.shape[:2]
+    cloud = cloud_of(prediction, max(1, round((height * width / SEEN) ** 0.5)))
+    sure = levels(cloud.confidence)
+    return Points(prediction.index, prediction.segment, cloud.points, cloud.colours, sure)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
