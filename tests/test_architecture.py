@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "ttt3r"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Rooms or modules that anything may import.
-EVERYONE = {"types", "errors", "values", "files", "tensor_files", "version", "masks"}
+EVERYONE = {"types", "errors", "values", "files", "tensor_files", "version", "masks", "spans"}
 # What else each room may import; itself goes without saying. A dotted name opens one module only.
 MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tensor_files": set(),
     "version": set(),
     "masks": set(),
+    "spans": set(),
     "nn": set(),
     "checkpoints": set(),
     "geometry": set(),
@@ -68,6 +69,7 @@ NARROWER = {
     "errors": set(),
     "files": {"errors"},
     "tensor_files": {"files"},
+    "spans": {"errors", "files"},
     "values": {"errors"},
 }
 

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import inspect
+import json
 import os
 import re
 import signal
@@ -449,3 +450,12 @@ def test_summary(clip: Path, ttt3r: Ttt3r, monkeypatch: pytest.MonkeyPatch):
     result = ttt3r("run", clip, *words, "--out", "a", "--overwrite")
     assert result.status == 0 and "picture: " not in result.out
     assert "a/summary.png was not drawn" in result.err and "No space left" in result.err
+
+
+def test_a_profile_is_written_and_an_impossible_one_refused_first(clip: Path, ttt3r: Ttt3r):
+    refused = ttt3r("run", clip, *TINY, "--profile", "nowhere/trace.json")
+    assert refused.status == 2 and "cannot write the profile" in refused.errors[0]
+    assert not Path("runs").exists()
+    assert ttt3r("run", clip, *TINY, "--quiet", "--profile", "trace.json").status == 0
+    events = json.loads(Path("trace.json").read_text())["traceEvents"]
+    assert {"decode", "prepare", "encode", "step", "heads", "write"} <= {e["name"] for e in events}

@@ -141,6 +141,10 @@ class RunCommand(Command):
     trace: Flag = False
     """Follow gate, state and camera over time, and judge each frame: see ttt3r inspect."""
 
+    profile: Annotated[Path | None, option("FILE", "nothing is recorded")] = None
+    """Record what each thread does when (decode, prepare, encode, step, heads, write, waiting) as a
+    JSON file that ui.perfetto.dev shows."""
+
     no_summary: Flag = False
     """Do not draw summary.png, the picture of the run."""
 
@@ -186,9 +190,12 @@ class RunCommand(Command):
 
     def reconstruct(self, viewer: "LiveViewer | None") -> int:
         """Do it; return the exit status."""
+        from ttt3r.spans import recording
+
         began = time.monotonic()
         finished = None
-        with StopRequest() as stop, contextlib.suppress(KeyboardInterrupt):
+        profile = contextlib.nullcontext() if self.profile is None else recording(self.profile)
+        with StopRequest() as stop, profile, contextlib.suppress(KeyboardInterrupt):
             reconstruction = self.prepare(stop)
             if reconstruction.resumed_at and not self.quiet:
                 print(f"going on after {reconstruction.resumed_at} frames")

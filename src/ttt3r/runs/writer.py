@@ -17,6 +17,7 @@ from ttt3r.runs import trajectory as tum
 from ttt3r.runs.folder import FRAME_FILE, RunFolder
 from ttt3r.runs.frame_file import read_pose, write_prediction
 from ttt3r.runs.manifest import FORMAT, MANIFEST, read_manifest
+from ttt3r.spans import span
 from ttt3r.types import Prediction
 
 
@@ -60,7 +61,7 @@ class RunWriter:
     def __init__(self, target: RunFolder, settings: dict[str, Any]) -> None:
         target.check()
         self.folder = target.folder
-        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(WAITING)
+        self._queue: queue.Queue[tuple[str, Callable[[], None]] | None] = queue.Queue(WAITING)
         self._failure: BaseException | None = None
         source = dict(settings["source"])
         self._inputs: list[str] = source.pop("inputs", [])
@@ -150,15 +151,15 @@ class RunWriter:
         Raises:
             RunError: if an earlier write failed.
         """
-        self._submit(lambda: self._write(prediction))
+        self._submit("write", lambda: self._write(prediction))
 
     def checkpoint(self, save: Callable[[Path], None]) -> None:
         """Queue saving a session, once all frames queued so far are on the disk for good."""
-        self._submit(lambda: self._checkpoint(save))
+        self._submit("checkpoint", lambda: self._checkpoint(save))
 
     def keep(self, name: str, write: Callable[[Path], None]) -> None:
         """Queue writing another of the run's own files, see `folder.OWN_FILES`."""
-        self._submit(lambda: write(self.folder / name))
+        self._submit("keep", lambda: write(self.folder / name))
 
     def close(self, status: str, facts: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Finish what is queued, note the status in the manifest, and let go of the folder.
@@ -173,8 +174,9 @@ class RunWriter:
         if self._lock is None:
             return
         try:
-            self._queue.put(None)
-            self._thread.join()
+            with span("wait for writer"):
+                self._queue.put(None)
+                self._thread.join()
             self._raise_failure()
             self._manifest |= facts
             with self._explained():
@@ -225,16 +227,20 @@ class RunWriter:
         save(self.folder / run.SESSION)
 
     def _work(self) -> None:
-        while (task := self._queue.get()) is not None:
+        while (queued := self._queue.get()) is not None:
             if self._failure is None:  # after a failure the rest is dropped, to keep the order
+                name, task = queued
                 try:
-                    task()
+                    with span(name):
+                        task()
                 except BaseException as error:
                     self._failure = error
 
-    def _submit(self, task: Callable[[], None]) -> None:
+    def _submit(self, name: str, task: Callable[[], None]) -> None:
+        """Queue a task; a profile knows it by its name."""
         self._raise_failure()
-        self._queue.put(task)
+        with span("wait for writer"):
+            self._queue.put((name, task))
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

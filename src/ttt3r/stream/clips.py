@@ -16,6 +16,7 @@ from ttt3r import values
 from ttt3r.errors import InputError, SettingError
 from ttt3r.models.adapters import POLICIES, Once
 from ttt3r.models.base import SetModel, State, StreamModel
+from ttt3r.spans import span
 from ttt3r.stream import posing, resets, stitching
 from ttt3r.stream.base import Progress, ResultDevice, SessionBase, Settings
 from ttt3r.stream.placing import PushedImage, Shown, needed_for, place, pose_of, read_image
@@ -188,7 +189,8 @@ class ClipSession(SessionBase):
         if self.segment:
             images = torch.cat([self.state.image.to(self.device), images], 1)
         needed = posing.needs(self.pose_from) if "pose" in outputs else frozenset()
-        output = self.model.predict(images, outputs | needed)
+        with span("step"):
+            output = self.model.predict(images, outputs | needed)
         if needed:
             first = self.index - (images.shape[1] - len(clip))
             indices = range(first, first + images.shape[1])
@@ -213,7 +215,8 @@ class ClipSession(SessionBase):
             index = progress.index + number
             said = output.view(replayed + number)
             at = (progress.segment, placement, scale_error)
-            placed = place(said, shown, index, self.outputs, *at)
+            with span("hand over"):
+                placed = place(said, shown, index, self.outputs, *at)
             if trace is not None:
                 trace, quality = trace.observe(placed)
                 placed, self._handed_over = replace(placed, quality=quality), trace

@@ -16,13 +16,14 @@ from ttt3r.runs.reader import TRACE, Run
 from ttt3r.runs.segment_file import LARGEST_KEPT, MOST_KEPT, segment_path, write_segment
 from ttt3r.runs.writer import RunWriter
 from ttt3r.sources import Source, open_source, prefetch, prepare_frame
+from ttt3r.spans import span, timed
 from ttt3r.stream import resets, stitching
 from ttt3r.stream.base import Ended, SessionBase
 from ttt3r.stream.clips import open_session
 from ttt3r.stream.loops.closing import Closing, close_loops
 from ttt3r.stream.session import Session
 from ttt3r.stream.shortage import MEMORY_ERRORS, shortage
-from ttt3r.types import Frame, Prediction
+from ttt3r.types import Frame, Prediction, Preparation
 from ttt3r.version import __version__
 
 DECODE_AHEAD = 4
@@ -176,7 +177,7 @@ class Reconstruction(Iterator[Prediction]):
         self,
         session: SessionBase,
         source: Source,
-        policy: Any,
+        policy: Preparation,
         writer: RunWriter | None = None,
         checkpoint_every: int = 25,
         stop_when: Callable[[], bool] | None = None,
@@ -191,8 +192,8 @@ class Reconstruction(Iterator[Prediction]):
         self._writer = writer
         self._checkpoint_every = checkpoint_every
         self._stored = session.fork()
-        prepared = (prepare_frame(frame, policy) for frame in source.frames(self.resumed_at))
-        self._frames = prefetch(prepared, DECODE_AHEAD)
+        decoded = timed("decode", source.frames(self.resumed_at))
+        self._frames = prefetch(_prepared(decoded, policy), DECODE_AHEAD)
         self._predictions = session.stream(_until(self._frames, stop_when))
         self.done, self._checkpointed = self.resumed_at, session.index
         self._open = True
@@ -292,9 +293,17 @@ class Reconstruction(Iterator[Prediction]):
                 self.close()
 
 
+def _prepared(frames: Iterable[Frame], policy: Preparation) -> Iterator[Frame]:
+    """Bring frames to the size that the network takes."""
+    for frame in frames:
+        with span("prepare"):
+            prepared = prepare_frame(frame, policy)
+        yield prepared
+
+
 def _until(frames: Iterable[Frame], stop_when: Callable[[], bool] | None) -> Iterator[Frame]:
     """Let frames pass until asked to stop."""
-    for frame in frames:
+    for frame in timed("wait for input", frames):
         if stop_when is not None and stop_when():
             raise KeyboardInterrupt
         yield frame

@@ -14,6 +14,7 @@ from ttt3r.geometry import se3
 from ttt3r.geometry.camera import ray_map
 from ttt3r.models.adapters import SetStream, as_stream
 from ttt3r.models.base import QueryModel, SetModel, StreamModel, Tokens, Views
+from ttt3r.spans import span
 from ttt3r.stream import posing, refining, resets, stitching
 from ttt3r.stream.base import Ended, Progress, ResultDevice, SessionBase, Settings
 from ttt3r.stream.placing import PushedImage, Shown, needed_for, place, read_image
@@ -141,7 +142,8 @@ class Session(SessionBase):
             image=shown.pixels[None].to(device, non_blocking=True),
             ray_map=None if ray_map is None else ray_map[None].to(device),
         )
-        tokens = self.model.encode(views)
+        with span("encode"):
+            tokens = self.model.encode(views)
         allowed = torch.tensor([update])
         joins = resets.may_be_shared(self.reset, self.index)
         outputs = self.outputs | (self._for_joining if joins else frozenset())
@@ -248,14 +250,16 @@ class Session(SessionBase):
     ) -> tuple[Any, Reading]:
         """Let the model take a step; the pose comes from where it is to come from."""
         needed = posing.needs(self.pose_from) if "pose" in outputs else frozenset()
-        state, output = self.model.step(state, tokens, self.rule, outputs | needed, update)
+        with span("step"):
+            state, output = self.model.step(state, tokens, self.rule, outputs | needed, update)
         if needed:
             output = posing.repose(output, self.pose_from, [self.index]).only(outputs)
         return state, output
 
     def _place(self, output: Reading, shown: Shown | None, outputs: frozenset[str]) -> Prediction:
         at = (self.segment, self.world_from_segment, self._progress.scale_error)
-        return self._hand_over(place(output, shown, self.index, outputs, *at))
+        with span("hand over"):
+            return self._hand_over(place(output, shown, self.index, outputs, *at))
 
     @property
     def _for_joining(self) -> frozenset[str]:

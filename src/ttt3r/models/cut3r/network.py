@@ -28,6 +28,7 @@ from ttt3r.nn.layers import LayerNorm, Linear, PatchEmbed, at_least_float32
 from ttt3r.nn.memory import PoseMemory
 from ttt3r.nn.rope import Half, Rotary, absolute_positions, grid_rotary
 from ttt3r.rules.base import Rule, RuleMemory, advance
+from ttt3r.spans import span
 from ttt3r.types import Reading
 
 
@@ -178,7 +179,8 @@ class Cut3r(StreamNetwork):
             rule_memory=rule_memory,
             pose_rule_memory=pose_rule_memory,
         )
-        return next_state, self._read(decoded, tokens.size, wanted, gate)
+        with span("heads"):
+            return next_state, self._read(decoded, tokens.size, wanted, gate)
 
     def _remember_pose(
         self, state: Cut3rState, decoded: Decoded, rule: Rule, update: Bool[Tensor, " batch"]

@@ -34,6 +34,7 @@ from ttt3r.models.fast3r.indices import (
 from ttt3r.models.fast3r.transformers import Encoder, FusionDecoder
 from ttt3r.models.network import SetNetwork
 from ttt3r.nn.dpt import Levels
+from ttt3r.spans import span
 from ttt3r.types import Reading
 
 # Images that pass the encoder, and the heads, together. Neither mixes images, so this bounds
@@ -149,9 +150,11 @@ class Fast3r(SetNetwork):
         levels = self._look(views, indices, seed)
         local = world = None
         if "points" in wanted or align:
-            local = self._read(levels, images, self.downstream_head_local)
+            with span("heads"):
+                local = self._read(levels, images, self.downstream_head_local)
         if wanted & {"pose", "world"} or align:
-            world = self._read(levels, images, self.downstream_head)
+            with span("heads"):
+                world = self._read(levels, images, self.downstream_head)
         del levels
         said: dict[str, list[Tensor]] = {}
         if align:

@@ -32,6 +32,7 @@ from ttt3r.nn.layers import LayerNorm, Linear, PatchEmbed
 from ttt3r.nn.memory import PoseMemory
 from ttt3r.nn.rope import Half, Rotary, grid_rotary
 from ttt3r.nn.rope3d import spatial_rotary
+from ttt3r.spans import span
 from ttt3r.types import Reading
 
 
@@ -183,12 +184,14 @@ class Point3r(StreamNetwork):
         heads, pose_token = self.downstream_head, decoded.pose_token[:, 0]
         points = confidence = world = world_confidence = None
         if "points" in wanted:
-            points, confidence = heads.points(decoded.levels, grid)
+            with span("heads"):
+                points, confidence = heads.points(decoded.levels, grid)
         remembers = bool(update.any())
         if remembers or "world" in wanted:
             head_dim = self.config.decoder_dim // self.config.decoder_heads
             at = self._rotary(tokens.size, head_dim)
-            world, world_confidence = heads.world(decoded.levels, pose_token, at, grid)
+            with span("heads"):
+                world, world_confidence = heads.world(decoded.levels, pose_token, at, grid)
         if remembers:
             assert world is not None
             state = self._remember(state, decoded, world, places, rule, update)

@@ -25,6 +25,7 @@ from ttt3r.models.vggt.heads import (
 )
 from ttt3r.models.vggt.track import TrackHead, Tracks, check_queries
 from ttt3r.nn.vggt_dpt import VggtDpt
+from ttt3r.spans import span
 from ttt3r.types import Reading
 
 
@@ -76,13 +77,14 @@ class VggtNetwork(Network):
             mix: how camera tokens of different frames mix.
             chunk: frames that the dense heads work on at a time; it bounds memory.
         """
-        raw = self.camera_head(self.camera_tokens(kept), mix)
         depth = points = (None, None)
-        if "points" in outputs:
-            depth = depth_from_raw(self._dense(self.depth_head, kept, size, chunk))
-        if "world" in outputs:
-            points = points_from_raw(self._dense(self.point_head, kept, size, chunk))
-        return VggtReading(cameras_from_raw(raw), *depth, *points)
+        with span("heads"):
+            raw = self.camera_head(self.camera_tokens(kept), mix)
+            if "points" in outputs:
+                depth = depth_from_raw(self._dense(self.depth_head, kept, size, chunk))
+            if "world" in outputs:
+                points = points_from_raw(self._dense(self.point_head, kept, size, chunk))
+            return VggtReading(cameras_from_raw(raw), *depth, *points)
 
     def _dense(
         self, head: VggtDpt, kept: dict[int, Tensor], size: tuple[int, int], chunk: int
