@@ -3,8 +3,10 @@
 A run of 512x384 frames of a wavy wall, with a folder of photographs of 1920x1440 behind it, is
 written to a temporary folder, which takes 2.2 MB per frame. Reading it, and each export, runs in a
 process of its own, so that its peak memory is its own, and the files are in the system's cache.
-"Reading" is going through `Run`, as users do. Shares are given of the seconds by the clock and of
-processor time, which other programs on the machine change less.
+"read" is going through `Run`, as users do; "read with safetensors" is what the public library
+takes for the same tensors in the same types: `safetensors.torch.load_file` of each frame, float16
+made float32. Shares are given of the seconds by the clock and of processor time, which other
+programs on the machine change less.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from benchmarks import machine
 from ttt3r.evaluation.machine import peak_memory
@@ -29,7 +32,7 @@ from ttt3r.types import ImageTransform, Prediction
 
 WIDTH, HEIGHT, SCALE, FOCAL = 512, 384, 3.75, 400.0
 MIB = 2.0**20
-READ = "read"
+READ, PUBLIC = "read", "read with safetensors"
 
 
 def wall(index: int) -> Prediction:
@@ -74,14 +77,18 @@ def make_run(folder: Path, count: int) -> Path:
 
 
 def measure(run: str, what: str, place: str) -> dict[str, Any]:
-    """Read a run, or export it, in this process."""
+    """Read a run in one of two ways, or export it, in this process."""
     opened = Run.open(run)
-    for _ in zip(range(3), opened, strict=False):  # whatever is done once
-        pass
+    paths = [frame_path(opened.folder, index) for index in range(len(opened))]
+    for _, path in zip(opened, paths[:3], strict=False):  # whatever is done once
+        load_file(path)
     start, before = time.perf_counter(), time.process_time()
     if what == READ:
         for _ in opened:
             pass
+    elif what == PUBLIC:
+        for path in paths:
+            _as_users_get_them(load_file(path))
     else:
         export(opened, what, Path(place) / what)
     return {
@@ -94,9 +101,16 @@ def measure(run: str, what: str, place: str) -> dict[str, Any]:
     }
 
 
+def _as_users_get_them(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+
+
 def report(results: list[dict[str, Any]]) -> str:
     """The measurements as Markdown."""
-    reading = {result["frames"]: result for result in results if result["what"] == READ}
+    readers = {
+        what: {result["frames"]: result for result in results if result["what"] == what}
+        for what in (READ, PUBLIC)
+    }
     rows = [
         [
             result["what"],
@@ -106,14 +120,18 @@ def report(results: list[dict[str, Any]]) -> str:
                 for clock in ("seconds", "processor_seconds")
                 for text in (
                     f"{result[clock]:.2f}",
-                    f"{result[clock] / reading[result['frames']][clock]:.2f}",
+                    *(
+                        f"{result[clock] / reader[result['frames']][clock]:.2f}"
+                        for reader in readers.values()
+                    ),
                 )
             ),
             f"{result['peak_bytes'] / MIB:.0f}",
         ]
         for result in results
     ]
-    head = ["", "frames", "seconds", "of reading", "processor seconds", "of reading", "peak MiB"]
+    shares = ["of read", "of safetensors"]
+    head = ["", "frames", "seconds", *shares, "processor seconds", *shares, "peak MiB"]
     return "\n".join(
         [
             f"## Exports of a run, {WIDTH}x{HEIGHT} frames",
@@ -141,7 +159,7 @@ def main() -> None:
             run = make_run(Path(folder), count)
             results += [
                 machine.in_subprocess("exports", ["--worker", str(run), what, folder])
-                for what in (READ, *options.formats.split(","))
+                for what in (READ, PUBLIC, *options.formats.split(","))
             ]
     print(report(results))
     if options.json:

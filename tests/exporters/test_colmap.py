@@ -10,7 +10,7 @@ from PIL import Image as PillowImage
 
 from tests.exporters.truth import FRAMES, SIZE, Truth, truth_of
 from ttt3r.errors import RunError, SettingError
-from ttt3r.exporters import colmap_model, export
+from ttt3r.exporters import colmap, colmap_model, export
 from ttt3r.exporters.cameras import Cameras
 from ttt3r.geometry.rotation import quaternion_from_matrix
 from ttt3r.runs.frame_file import read_prediction, write_prediction
@@ -100,6 +100,17 @@ def test_what_the_two_kinds_of_files_hold_is_the_same(truth: Truth, tmp_path: Pa
         pose, other = (m.images[number].cam_from_world().matrix() for m in models)
         np.testing.assert_allclose(pose, other, rtol=0, atol=1e-12)
         assert image.name == models[1].images[number].name
+
+
+def test_frames_together_are_those_one_by_one(
+    truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    written = []
+    for at_once in (1, 3):
+        monkeypatch.setattr(colmap, "AT_ONCE", at_once)
+        path = export(truth.run, "colmap", tmp_path / f"{at_once}", cell=CELL, window=2).path
+        written.append({file.name: file.read_bytes() for file in path.rglob("*.*")})
+    assert written[0] == written[1] and len(written[0]) > FRAMES
 
 
 def test_tracks_and_images_agree(truth: Truth, tmp_path: Path):

@@ -35,7 +35,7 @@ class ColmapCamera(NamedTuple):
 class ColmapImage(NamedTuple):
     """An image; numbers count from 1.
 
-    `points` are the numbers of those seen at `pixels` (centres at half integers), 0 for none.
+    `points` are the numbers of those seen at `pixels` (centres at half integers), -1 for none.
     """
 
     number: int
@@ -130,7 +130,6 @@ class _Binary:
         seen = np.empty(len(image.points), POINT2D)
         seen["x"], seen["y"] = image.pixels.T
         seen["point"] = image.points
-        seen["point"][image.points == 0] = NO_POINT
         head = struct.pack("<I7dI", image.number, *image.pose, image.camera)
         name = image.name.encode("utf-8") + b"\0"
         self._files[1].write(head + name + struct.pack("<Q", len(seen)))
@@ -177,7 +176,7 @@ class _Text:
     def image(self, image: ColmapImage) -> None:
         """See `Model`."""
         seen = (
-            f"{x!r} {y!r} {point or -1}"
+            f"{x!r} {y!r} {point}"
             for (x, y), point in zip(image.pixels.tolist(), image.points.tolist(), strict=True)
         )
         head = f"{image.number} {_line(image.pose)} {image.camera} {image.name}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt, UInt8
 
 from ttt3r.types import LARGEST_HALF
 
@@ -158,7 +158,7 @@ class Tracker:
         self, view: View, at: Int[np.ndarray, " n"]
     ) -> tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
         """Depth at some pixels, by their index, and whether it can be used."""
-        depth = view.points.reshape(-1).take(3 * at + 2).astype(np.float64)
+        depth = view.points.reshape(-1)[2::3][at].astype(np.float64)
         confidence = view.confidence.reshape(-1).take(at).astype(np.float64)
         usable = (depth > LEAST_DEPTH) & (depth < LARGEST_HALF)
         usable &= (confidence > self._min_confidence) & np.isfinite(confidence)
@@ -255,7 +255,7 @@ class _Grid:
     middles: Int[np.ndarray, " cells"]
     pixels: Float[np.ndarray, "2 cells"]
     rays: Float[np.ndarray, "3 cells"]
-    cells: Int[np.ndarray, " pixels"]
+    cells: UInt[np.ndarray, " pixels"]
 
     @staticmethod
     def of(view: View, side: int) -> "_Grid":
@@ -267,7 +267,8 @@ class _Grid:
         rays = np.linalg.inv(view.intrinsics) @ np.vstack([pixels, np.ones(rows * columns)])
         cells = np.add.outer(np.arange(height) // side * columns, np.arange(width) // side)
         middles = np.add.outer(y * width, x).ravel()
-        return _Grid((height, width), view.intrinsics, middles, pixels, rays, cells.ravel())
+        cells = cells.ravel().astype(np.min_scalar_type(rows * columns))  # fits the cache
+        return _Grid((height, width), view.intrinsics, middles, pixels, rays, cells)
 
     def fits(self, view: View) -> bool:
         """Whether these are the cells of a view."""
