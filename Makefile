@@ -3,13 +3,21 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test slow kernels oracle lint types docs wheel lowest clean
+.PHONY: demo test shapes slow kernels oracle lint types docs wheel lowest clean
 
 demo: .venv/installed
 	$(BIN)/python -m examples.demo demo
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The tests of numbers once more, with every shape and type in a signature checked at each call. It
+# takes about twice the time.
+SHAPES := tests/comparison tests/evaluation tests/exporters tests/geometry tests/models tests/nn \
+	tests/parity tests/rules tests/runs tests/scenes tests/sources tests/stream tests/summary \
+	tests/training
+shapes: .venv/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile --jaxtyping-packages=ttt3r,beartype.beartype $(SHAPES)
 
 slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow

@@ -4,12 +4,10 @@ import ast
 import graphlib
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "src" / "ttt3r"
-MODULES = sorted(PACKAGE.rglob("*.py"))
+from tests.trees import MODULES, PACKAGE, ROOMS, modules_of, name_of, room_of, tree_of
 
 # Rooms or modules that anything may import.
 EVERYONE = {"types", "errors", "values", "files", "tensor_files", "version", "masks", "spans"}
@@ -106,18 +104,6 @@ FORBIDDEN_ATTRIBUTES = {
 TOP = ("__init__", "__main__", "cli")  # may import anything
 
 
-def name_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).as_posix()
-
-
-def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text("utf-8"), str(path))
-
-
 def imports(tree: ast.AST) -> Iterator[tuple[ast.Import | ast.ImportFrom, str]]:
     """Every import with the full name of what is imported."""
     for node in ast.walk(tree):
@@ -154,14 +140,14 @@ def allowed(room: str, parts: list[str]) -> bool:
     return any(parts[: name.count(".") + 1] == name.split(".") for name in open_rooms)
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if room_of(p) not in TOP], ids=name_of)
-def test_import_direction(path: Path):
-    room = room_of(path)
+@pytest.mark.parametrize("room", [room for room in ROOMS if room not in TOP])
+def test_import_direction(room: str):
     assert room in MAY_IMPORT, f"say in MAY_IMPORT what the new room {room} may import"
-    for node, target in imports(tree_of(path)):
-        parts = own_parts(target)
-        if target.split(".")[0] == "ttt3r":
-            assert allowed(room, parts), f"{name_of(path)}:{node.lineno} imports {target}"
+    for path in modules_of(room):
+        for node, target in imports(tree_of(path)):
+            if target.split(".")[0] == "ttt3r":
+                where = f"{name_of(path)}:{node.lineno} imports {target}"
+                assert allowed(room, own_parts(target)), where
 
 
 def test_no_circles():
@@ -186,54 +172,54 @@ def test_no_circles():
 
 
 # The package's own `__init__` imports its names when they are used.
-@pytest.mark.parametrize("path", [p for p in MODULES if p != PACKAGE / "__init__.py"], ids=name_of)
-def test_nothing_is_imported_by_name(path: Path):
+@pytest.mark.parametrize("room", ROOMS)
+def test_nothing_is_imported_by_name(room: str):
     """`importlib` would get round the test above."""
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            pytest.fail(f"{name_of(path)}:{node.lineno} imports by name")
+    for path in set(modules_of(room)) - {PACKAGE / "__init__.py"}:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+                pytest.fail(f"{name_of(path)}:{node.lineno} imports by name")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_at_the_top_are_base_dependencies(path: Path):
-    tree = tree_of(path)
-    lazy = lazy_imports(tree)
-    for node, target in imports(tree):
-        first = target.split(".")[0]
-        where = f"{name_of(path)}:{node.lineno} imports {target}"
-        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{where} relatively"
-        known = {"ttt3r"} | BASE_DEPENDENCIES | set(sys.stdlib_module_names)
-        assert first in known | (EXTRAS if id(node) in lazy else set()), where
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_at_the_top_are_base_dependencies(room: str):
+    known = {"ttt3r"} | BASE_DEPENDENCIES | set(sys.stdlib_module_names)
+    for path in modules_of(room):
+        lazy = lazy_imports(tree_of(path))
+        for node, target in imports(tree_of(path)):
+            where = f"{name_of(path)}:{node.lineno} imports {target}"
+            assert not (isinstance(node, ast.ImportFrom) and node.level), f"{where} relatively"
+            first = target.split(".")[0]
+            assert first in known | (EXTRAS if id(node) in lazy else set()), where
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "cli").rglob("*.py")), ids=name_of)
-def test_the_command_line_imports_nothing_heavy_at_the_top(path: Path):
-    tree = tree_of(path)
-    lazy = lazy_imports(tree)
-    for node, target in imports(tree):
-        if id(node) in lazy:
-            continue
-        first = target.split(".")[0]
-        light = first in sys.stdlib_module_names or first == "tyro" or target == "ttt3r"
-        assert light or any(target.startswith(name) for name in CLI_TOP_LEVEL), (
-            f"{name_of(path)}:{node.lineno} imports {target} before a command is chosen"
-        )
-
-
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_nothing_dangerous(path: Path):
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            called = node.func.id
-            assert called not in FORBIDDEN_CALLS, f"{name_of(path)}:{node.lineno} calls {called}"
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            used = (node.value.id, node.attr)
-            assert used not in FORBIDDEN_ATTRIBUTES, (
-                f"{name_of(path)}:{node.lineno} uses {'.'.join(used)}"
+def test_the_command_line_imports_nothing_heavy_at_the_top():
+    for path in modules_of("cli"):
+        lazy = lazy_imports(tree_of(path))
+        for node, target in imports(tree_of(path)):
+            first = target.split(".")[0]
+            light = first in sys.stdlib_module_names or first == "tyro" or target == "ttt3r"
+            light = light or any(target.startswith(name) for name in CLI_TOP_LEVEL)
+            assert light or id(node) in lazy, (
+                f"{name_of(path)}:{node.lineno} imports {target} before a command is chosen"
             )
-    for node, target in imports(tree_of(path)):
-        used = tuple(target.rsplit(".", 1))
-        assert used not in FORBIDDEN_ATTRIBUTES, f"{name_of(path)}:{node.lineno} imports {target}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_nothing_dangerous(room: str):
+    for path in modules_of(room):
+        for node in ast.walk(tree_of(path)):
+            where = f"{name_of(path)}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                called = node.func.id
+                assert called not in FORBIDDEN_CALLS, f"{where} calls {called}"
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                used = (node.value.id, node.attr)
+                assert used not in FORBIDDEN_ATTRIBUTES, f"{where} uses {'.'.join(used)}"
+        for node, target in imports(tree_of(path)):
+            used = tuple(target.rsplit(".", 1))
+            where = f"{name_of(path)}:{node.lineno} imports {target}"
+            assert used not in FORBIDDEN_ATTRIBUTES, where
 
 
 def docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -241,16 +227,17 @@ def docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return first.end_lineno - first.lineno + 1 if ast.get_docstring(node) is not None else 0
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_size(path: Path):
-    lines = len(path.read_text("utf-8").splitlines())
-    assert lines <= MOST_LINES, f"{name_of(path)} has {lines} lines; split it"
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = (node.end_lineno or node.lineno) - node.lineno + 1 - docstring_lines(node)
-            assert length <= LONGEST_FUNCTION, (
-                f"{name_of(path)}:{node.lineno} {node.name} has {length} lines"
-            )
+@pytest.mark.parametrize("room", ROOMS)
+def test_size(room: str):
+    for path in modules_of(room):
+        lines = len(path.read_text("utf-8").splitlines())
+        assert lines <= MOST_LINES, f"{name_of(path)} has {lines} lines; split it"
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1 - docstring_lines(node)
+                assert length <= LONGEST_FUNCTION, (
+                    f"{name_of(path)}:{node.lineno} {node.name} has {length} lines"
+                )
 
 
 def test_every_folder_is_a_package():

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.trees import ROOMS, modules_of, name_of, tree_of
 from ttt3r import files
 from ttt3r.cli import progress
 from ttt3r.evaluation import machine
-
-PACKAGE = Path(__file__).parents[2] / "src" / "ttt3r"
-MODULES = sorted(PACKAGE.rglob("*.py"))
 
 UNIX_MODULES = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty"}
 # Missing on Windows, or allowed there to some users or on some disks only.
@@ -39,36 +37,43 @@ def guarded(tree: ast.AST) -> set[ast.AST]:
     }
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_nothing_of_one_system_goes_unguarded(path: Path) -> None:
-    tree = ast.parse(path.read_text("utf-8"))
-    for node in set(ast.walk(tree)) - guarded(tree):
-        match node:
-            case ast.Import(names=names):
-                assert not UNIX_MODULES & {alias.name for alias in names}, node.lineno
-            case ast.ImportFrom(module=module):
-                assert module not in UNIX_MODULES, node.lineno
-            case ast.Attribute(value=ast.Name(id=owner), attr=name):
-                assert name not in UNIX_NAMES.get(owner, ()), node.lineno
-            case ast.Attribute(attr=name):
-                assert name not in UNIX_METHODS, node.lineno
+@pytest.mark.parametrize("room", ROOMS)
+def test_nothing_of_one_system_goes_unguarded(room: str) -> None:
+    for path in modules_of(room):
+        tree = tree_of(path)
+        for node in set(ast.walk(tree)) - guarded(tree):
+            where = f"{name_of(path)}:{getattr(node, 'lineno', 0)}"
+            match node:
+                case ast.Import(names=names):
+                    assert not UNIX_MODULES & {alias.name for alias in names}, where
+                case ast.ImportFrom(module=module):
+                    assert module not in UNIX_MODULES, where
+                case ast.Attribute(value=ast.Name(id=owner), attr=name):
+                    assert name not in UNIX_NAMES.get(owner, ()), where
+                case ast.Attribute(attr=name):
+                    assert name not in UNIX_METHODS, where
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_texts_have_the_same_bytes_everywhere(path: Path) -> None:
+@pytest.mark.parametrize("room", ROOMS)
+def test_texts_have_the_same_bytes_everywhere(room: str) -> None:
     """Else Windows writes cp1252 and its own line ends, and a run cannot move between systems."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
-            continue
+    calls = (
+        (path, node, node.func.attr)
+        for path in modules_of(room)
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    )
+    for path, node, called in calls:
+        where = f"{name_of(path)}:{node.lineno}"
         keywords = {keyword.arg for keyword in node.keywords}
-        match node.func.attr:
+        match called:
             case "read_text":
-                assert node.args or "encoding" in keywords, node.lineno
+                assert node.args or "encoding" in keywords, where
             case "write_text" if len(node.args) < 2:
-                assert "encoding" in keywords, node.lineno
+                assert "encoding" in keywords, where
             case "open" if "encoding" in keywords:
                 mode = ast.literal_eval(node.args[0]) if node.args else "r"
-                assert "r" in mode or "newline" in keywords, node.lineno
+                assert "r" in mode or "newline" in keywords, where
 
 
 def test_a_system_without_locks_is_told_about(

@@ -150,6 +150,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], folder:
     assert "such as 96x128" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal as a terminal does")
 def test_ctrl_c_stops_the_processes(tmp_path: Path):
     """And a second call goes on; the processes are given far more than they can finish."""

@@ -208,7 +208,7 @@ def test_fast3r_of_a_training(tmp_path: Path) -> None:
         ("decoder_args", {"depth": 10**9}, "decoder_depth is 1000000000, not an integer from 1"),
         ("decoder_args", {"num_heads": 5}, "48 channels cannot be split into 5 decoder heads"),
         ("decoder_args", {"decoder_type": "llama"}, "decoder_type='llama', which is not supported"),
-        ("encoder_args", {"embed_dim": "64"}, "cannot be read"),
+        ("encoder_args", {"embed_dim": "64"}, "encoder_dim is '64', not an integer from 1"),
         ("head_args", {"depth_mode": "exp"}, "depth_mode"),
     ],
 )
