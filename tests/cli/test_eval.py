@@ -84,6 +84,7 @@ def test_the_other_tasks(ttt3r: Ttt3r, task: str):
     assert Path("ev/plots/stream-0.png").exists() and Path("ev/summary.md").exists()
 
 
+@pytest.mark.slow
 def test_killed_half_way_it_goes_on_to_the_same_numbers(ttt3r: Ttt3r, tmp_path: Path):
     assert ttt3r("eval", *SMALL, "--out", "whole").status == 0
     done = Path("part/ttt3r/sequences/stream-0/scores.json")

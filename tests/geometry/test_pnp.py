@@ -187,6 +187,7 @@ def test_ties_make_focal_lengths_short_unless_residuals_count():
     assert found is not None and found.inliers.all()
 
 
+@pytest.mark.slow
 def test_focal_lengths_are_searched_view_by_view():
     focals = torch.tensor([[20.0, 30.0, 40.0], [50.0, 60.0, 70.0]], dtype=torch.float64)
     depth = 2 + 2 * torch.rand(2, 3, *SIZE, generator=generator(0), dtype=torch.float64)

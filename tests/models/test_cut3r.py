@@ -197,7 +197,8 @@ def test_the_watch_for_attention_maps_sees_one(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "rule"), [(torch.bfloat16, "ttt3r"), (torch.float16, "overwrite")]
+    ("dtype", "rule"),
+    [(torch.bfloat16, "ttt3r"), pytest.param(torch.float16, "overwrite", marks=pytest.mark.slow)],
 )
 def test_low_precision_does_not_drift(dtype, rule):
     """Over 50 frames the error against float32 stays where it is after 15."""

@@ -238,7 +238,7 @@ def test_views_may_differ_in_size():
     assert only.world_points is None and only.world_confidence is None
 
 
-@pytest.mark.parametrize("poses", ["individual", "alignment"])
+@pytest.mark.parametrize("poses", [pytest.param("individual", marks=pytest.mark.slow), "alignment"])
 def test_a_list_of_views_is_read_as_a_set(poses):
     model, images = network(), sets(2, 3)
     out = model.predict(images, ALL, seed=5, poses=poses)
@@ -263,7 +263,7 @@ def test_points_share_the_unit_of_the_world():
     close(placed, se3.apply(similarity, own.points), 1e-4)
 
 
-@pytest.mark.parametrize("poses", ["pnp", "individual"])
+@pytest.mark.parametrize("poses", ["pnp", pytest.param("individual", marks=pytest.mark.slow)])
 def test_poses_are_those_of_the_published_recovery(poses):
     out = network().predict(sets(2, 3), ("pose", "world"), poses=poses)
     for b in range(2):

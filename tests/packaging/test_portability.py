@@ -130,6 +130,7 @@ for line in (
 """
 
 
+@pytest.mark.slow
 def test_commands_run_where_unix_is_missing(tmp_path: Path) -> None:
     code = SIMULATED.format(
         modules=sorted(UNIX_MODULES - {"posix"}),

@@ -102,6 +102,7 @@ def test_plain_files_load_with_their_constructor(name: str) -> None:
         assert torch.equal(tensor, tensors[canonical_key(key)].float()), key
 
 
+@pytest.mark.slow
 def test_conversion_to_half_precision_loses_nothing_here(tmp_path: Path) -> None:
     source = FOLDER / "tiny_dpt.pth"
     a, b = load(source), load(convert(source, tmp_path, "float16"))

@@ -138,6 +138,7 @@ def test_field_of_view():
     assert float(narrow[0, 0]) == pytest.approx(32 / np.tan(np.radians(15)))
 
 
+@pytest.mark.slow
 def test_worlds_are_drawn_by_their_shares():
     assert WORLD_SHARES.keys() == WORLDS.keys()
     assert sum(WORLD_SHARES.values()) == pytest.approx(1)

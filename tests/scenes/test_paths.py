@@ -38,7 +38,9 @@ def test_paths_are_smooth(style: str):
         assert angles(poses).max() < 15
 
 
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize(
+    "world", [w if w == "room" else pytest.param(w, marks=pytest.mark.slow) for w in WORLDS]
+)
 def test_cameras_are_never_inside_solids(world: str):
     for seed in range(8):
         scene = Scene(seed, 200, SIZE, SceneOptions(world=world, moving=0.5))

@@ -93,7 +93,9 @@ def close(left: Rendering, right: Rendering):
     assert (depth & light & (left.moving == right.moving)).float().mean() > 0.998
 
 
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize(
+    "world", [w if w == "room" else pytest.param(w, marks=pytest.mark.slow) for w in WORLDS]
+)
 def test_pieces_in_which_it_is_computed(world: str, monkeypatch: pytest.MonkeyPatch):
     """Frame by frame as on a CPU, together as on a GPU, and in other numbers of rays."""
     scene = Scene(8, 4, SIZE, SceneOptions(world=world, moving=1.0))

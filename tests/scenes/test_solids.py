@@ -93,6 +93,7 @@ def test_ground(flat: bool):
     assert_as_felt(geometry, np.array([0.3, -1.7, 0.1]), rays(np.random.default_rng(3), 150))
 
 
+@pytest.mark.slow
 def test_many_solids():
     random = np.random.default_rng(4)
     kinds = {}
@@ -185,7 +186,7 @@ def test_normals(world: str):
     assert (agreement > 0.98).float().mean() > 0.97
 
 
-@pytest.mark.parametrize("world", ["room", "outdoor"])
+@pytest.mark.parametrize("world", ["room", pytest.param("outdoor", marks=pytest.mark.slow)])
 def test_blocked(world: str):
     """Against walking from the light to the point."""
     b = Builder(np.random.default_rng(8))
