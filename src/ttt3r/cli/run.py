@@ -129,6 +129,10 @@ class RunCommand(Command):
     precision: Annotated[str, option("TYPE")] = "auto"
     """float32, bfloat16, float16, or auto: bfloat16 where a GPU supports it."""
 
+    encode_batch: Annotated[int, option("FRAMES")] = 1
+    """Frames of a file that are encoded together. With the weights in the package, 4 save about a
+    tenth of the time where several threads compute."""
+
     checkpoint_every: Annotated[int, option("FRAMES")] = 25
     """Frames between two checkpoints; a killed run goes on from the last one."""
 
@@ -251,6 +255,7 @@ class RunCommand(Command):
             out=folder,
             device=self.device,
             precision=self.precision,
+            encode_batch=self.encode_batch,
             trace=self.trace,
             loops=self.loops,
             pose_from=self.pose_from,

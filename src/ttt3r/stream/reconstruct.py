@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,6 +18,7 @@ from ttt3r.runs.writer import RunWriter
 from ttt3r.sources import Source, open_source, prefetch, prepare_frame
 from ttt3r.spans import span, timed
 from ttt3r.stream import resets, stitching
+from ttt3r.stream.ahead import checked_batch
 from ttt3r.stream.base import Ended, SessionBase
 from ttt3r.stream.clips import open_session
 from ttt3r.stream.loops.closing import Closing, close_loops
@@ -25,6 +26,8 @@ from ttt3r.stream.session import Session
 from ttt3r.stream.shortage import MEMORY_ERRORS, shortage
 from ttt3r.types import Frame, Prediction, Preparation
 from ttt3r.version import __version__
+
+T = TypeVar("T")
 
 DECODE_AHEAD = 4
 ADVICE = (
@@ -51,6 +54,7 @@ def reconstruct(
     loops: bool = False,
     pose_from: str | None = None,
     refine: bool = False,
+    encode_batch: int = 1,
 ) -> "Reconstruction":
     """Reconstruct a video, folder of images or any iterable of frames while it arrives.
 
@@ -76,6 +80,8 @@ def reconstruct(
             `stream.loops.closing.close_loops`. Needs `out` and a reset.
         pose_from: where poses come from, see `Session`.
         refine: refine poses by brightness and depth, see `Session`; not together with `loops`.
+        encode_batch: frames of a file that are encoded together, see `Session.encode_ahead`. A
+            network that looks once at each segment encodes all of it together anyway.
 
     Returns:
         An iterator of predictions. With `out`, what was yielded is also written; stopping early
@@ -93,6 +99,7 @@ def reconstruct(
     if size is not None and (type(size) is not int or size < 1):
         raise SettingError(f"size must be a whole number of pixels, not {size!r}")
     reset = resets.parse(reset)
+    checked_batch(encode_batch)
     if loops:
         _check_loops(target, reset, refine=refine)
     stitch = None if stitch is None else stitching.parse(stitch)
@@ -114,7 +121,9 @@ def reconstruct(
         )
     policy = model.preparation if size is None else replace(model.preparation, size=size)
     if target is None:
-        return Reconstruction(session, frames, policy, stop_when=stop_when)
+        return Reconstruction(
+            session, frames, policy, stop_when=stop_when, encode_batch=encode_batch
+        )
     writer = RunWriter(target, describe(session, frames, policy.size))
     if target.resume:
         kind = type(session)
@@ -124,7 +133,8 @@ def reconstruct(
             writer.close("failed")
             raise
     every = target.checkpoint_every
-    return Reconstruction(session, frames, policy, writer, every, stop_when, loops)
+    how = every, stop_when, loops, encode_batch
+    return Reconstruction(session, frames, policy, writer, *how)
 
 
 def _check_loops(target: RunFolder | None, reset: resets.Reset, *, refine: bool) -> None:
@@ -182,6 +192,7 @@ class Reconstruction(Iterator[Prediction]):
         checkpoint_every: int = 25,
         stop_when: Callable[[], bool] | None = None,
         loops: bool = False,
+        encode_batch: int = 1,
     ) -> None:
         self.session = session
         self.closing: Closing | None = None
@@ -193,8 +204,13 @@ class Reconstruction(Iterator[Prediction]):
         self._checkpoint_every = checkpoint_every
         self._stored = session.fork()
         decoded = timed("decode", source.frames(self.resumed_at))
-        self._frames = prefetch(_prepared(decoded, policy), DECODE_AHEAD)
-        self._predictions = session.stream(_until(self._frames, stop_when))
+        self._frames = prefetch(_prepared(decoded, policy), max(DECODE_AHEAD, encode_batch))
+        frames = timed("wait for input", self._frames)
+        self._predictions = (
+            session.stream(_until(session.encode_ahead(frames, encode_batch), stop_when))
+            if isinstance(session, Session)
+            else session.stream(_until(frames, stop_when))
+        )
         self.done, self._checkpointed = self.resumed_at, session.index
         self._open = True
 
@@ -301,9 +317,9 @@ def _prepared(frames: Iterable[Frame], policy: Preparation) -> Iterator[Frame]:
         yield prepared
 
 
-def _until(frames: Iterable[Frame], stop_when: Callable[[], bool] | None) -> Iterator[Frame]:
+def _until(frames: Iterable[T], stop_when: Callable[[], bool] | None) -> Iterator[T]:
     """Let frames pass until asked to stop."""
-    for frame in timed("wait for input", frames):
+    for frame in frames:
         if stop_when is not None and stop_when():
             raise KeyboardInterrupt
         yield frame

@@ -9,13 +9,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ttt3r import rules, values
-from ttt3r.errors import SessionError, SettingError
+from ttt3r.errors import InputError, SessionError, SettingError
 from ttt3r.geometry import se3
 from ttt3r.geometry.camera import ray_map
 from ttt3r.models.adapters import SetStream, as_stream
 from ttt3r.models.base import QueryModel, SetModel, StreamModel, Tokens, Views
 from ttt3r.spans import span
 from ttt3r.stream import posing, refining, resets, stitching
+from ttt3r.stream.ahead import Encoded, checked_batch, encode_ahead
 from ttt3r.stream.base import Ended, Progress, ResultDevice, SessionBase, Settings
 from ttt3r.stream.placing import PushedImage, Shown, needed_for, place, read_image
 from ttt3r.stream.shared import Shared, seen_of
@@ -119,7 +120,7 @@ class Session(SessionBase):
     @torch.no_grad()
     def push(
         self,
-        image: PushedImage,
+        image: PushedImage | Encoded,
         *,
         update: bool = True,
         ray_map: Float[Tensor, "height width 6"] | None = None,
@@ -128,22 +129,18 @@ class Session(SessionBase):
 
         Args:
             image: uint8 RGB [H, W, 3], float tensor [3, H, W] in [-1, 1], or a `Frame`; its sides
-                must be multiples of the model's patch size (see `ttt3r.sources.prepare`).
+                must be multiples of the model's patch size (see `ttt3r.sources.prepare`). Or what
+                `encode_ahead` gave.
             update: False looks at the frame without remembering it.
             ray_map: known camera rays of the frame in its segment, see `geometry.camera.ray_map`.
 
         Raises:
-            InputError: if the image has the wrong form; the session is then unchanged.
+            InputError: if the image has the wrong form, or a ray map comes with an image that is
+                encoded already; the session is then unchanged.
             SettingError: if the image's size does not fit the model, or points in the world are to
                 lie on the frame's known rays and the network gives no pose.
         """
-        shown, device = read_image(image, self.index), self.device
-        views = Views(
-            image=shown.pixels[None].to(device, non_blocking=True),
-            ray_map=None if ray_map is None else ray_map[None].to(device),
-        )
-        with span("encode"):
-            tokens = self.model.encode(views)
+        shown, tokens = self._encode(image, ray_map)
         allowed = torch.tensor([update])
         joins = resets.may_be_shared(self.reset, self.index)
         outputs = self.outputs | (self._for_joining if joins else frozenset())
@@ -227,9 +224,22 @@ class Session(SessionBase):
         output = self.model.query(self.state, tokens, wanted)
         return self._place(output, None, wanted)
 
-    def stream(self, images: Iterable[PushedImage]) -> Iterator[Prediction]:
+    def stream(self, images: Iterable[PushedImage | Encoded]) -> Iterator[Prediction]:
         """Push frames one by one, see `push`."""
         return map(self.push, images)
+
+    def encode_ahead(self, images: Iterable[PushedImage], batch: int) -> Iterator[Encoded]:
+        """Yield the next frames encoded, some at a time, for `push` or `stream`.
+
+        Args:
+            images: as `push` takes them; the first is the session's next frame.
+            batch: frames that are encoded together; up to as many are taken of `images` before the
+                first is handed over.
+
+        Raises:
+            InputError, SettingError: see `push`; after the frames before.
+        """
+        return encode_ahead(self.model, images, self.index, checked_batch(batch))
 
     @classmethod
     def begin(
@@ -240,6 +250,22 @@ class Session(SessionBase):
     ) -> "Session":
         """See `SessionBase.begin`."""
         return cls(model, **vars(settings), device_of_results=device_of_results)
+
+    def _encode(
+        self, image: PushedImage | Encoded, ray_map: Float[Tensor, "height width 6"] | None
+    ) -> tuple[Shown, Tokens]:
+        """Return a pushed image, and what the encoder makes of it."""
+        if isinstance(image, Encoded):
+            if ray_map is not None:
+                raise InputError("push a ray map with the image itself, not with an encoded one")
+            return image.shown, image.tokens
+        shown, device = read_image(image, self.index), self.device
+        views = Views(
+            image=shown.pixels[None].to(device, non_blocking=True),
+            ray_map=None if ray_map is None else ray_map[None].to(device),
+        )
+        with span("encode"):
+            return shown, self.model.encode(views)
 
     def _step(
         self,
