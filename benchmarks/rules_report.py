@@ -18,6 +18,7 @@ from ttt3r.files import write_atomically, write_text
 
 BASE = "overwrite"
 METRIC = "ate"
+WELL_BELOW = 0.9  # of the error of a random walk
 INTERVALS = ("ate", "rpe_rotation")  # have a panel
 SHOWN = ("ate", "rpe_translation", "rpe_rotation", "rotation")
 TICKS = (0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1, 1.05, 1.1, 1.15, 1.2, 1.4, 1.7, 2, 3, 5)
@@ -97,24 +98,32 @@ def verdicts(evaluations: Sequence[Evaluation], length: int | None, key: str = M
 
 
 def against_walk(evaluations: Sequence[Evaluation]) -> str:
-    """A sentence: where a mean ATE lies below that of a random walk."""
-    base, below = evaluations[0], []
+    """A sentence: where a mean ATE lies well below that of a random walk."""
+    base, best, below = evaluations[0], [], []
     for length in base.settings.lengths:
         walk = base.mean(length).plain["ate_walk"]
         means = ((e, e.mean(length).plain.get(METRIC)) for e in evaluations)
-        names = [
-            f"`{e.settings.rule}` ({reset_text(e.settings.reset)})"
+        ratios = {
+            f"`{e.settings.rule}` ({reset_text(e.settings.reset)})": m / walk
             for e, m in means
-            if m is not None and m < walk
-        ]
-        below += [f"at {length} frames {', '.join(names)}"] if names else []
+            if m is not None
+        }
+        if ratios:
+            best.append(f"{min(ratios.values()):.2f} at {length}")
+            names = [name for name, found in ratios.items() if found < WELL_BELOW]
+            below += [f"at {length} frames {', '.join(names)}"] if names else []
+    lowest = f"The lowest mean ATE of any rule over that of the walk: {', '.join(best)} frames."
     if not below:
         return (
-            "**At no length does any rule get below the ATE of a random walk**, which uses no "
-            "image: with these weights ATE on such streams tells next to nothing of a rule. The "
-            "error of the motion between neighbouring frames (RPE) tells more."
+            "**At no length does any rule get well below the ATE of a random walk** (below "
+            f"{WELL_BELOW:g} of it), which uses no image: with these weights ATE on such streams "
+            f"tells next to nothing of a rule. {lowest} The error of the motion between "
+            "neighbouring frames (RPE) tells more."
         )
-    return f"Below the mean ATE of a random walk, which uses no image, are {'; '.join(below)}."
+    return (
+        "Well below the mean ATE of a random walk, which uses no image (below "
+        f"{WELL_BELOW:g} of it), are {'; '.join(below)}. {lowest}"
+    )
 
 
 def at_length(evaluations: Sequence[Evaluation], length: int | None) -> str:

@@ -94,6 +94,9 @@ def test_what_a_random_walk_does_is_said():
     text = rules_report.against_walk(EVALUATIONS)
     every = "`ttt3r` (never reset), `filt3r` (never reset), `overwrite` (reset every 4 frames)"
     assert f"at 4 frames {every}; at 8 frames {every}." in text
+    assert "over that of the walk: 0.50 at 4, 0.50 at 8 frames." in text
+    nearly = [EVALUATIONS[0], measured("ttt3r", "never", (0.95, 0.95, 0.95))]
+    assert "At no length" in rules_report.against_walk(nearly)
 
 
 def test_page_figure_and_numbers(tmp_path):

@@ -90,7 +90,7 @@ class RunCommand(Command):
 
     refine: Flag = False
     """Refine poses against key frames by brightness and depth, where the new pose clearly fits
-    better. With the weights in the package: slow, better on short clips, worse on long streams."""
+    better. Slow, and no gain on average with the weights in the package."""
 
     size: Annotated[int | None, option("PIXELS", "as the weights were trained")] = None
     """Longer side of the images that the network sees."""
