@@ -114,11 +114,7 @@ def reconstruct(
         pose_from=pose_from,
         refine=refine,
     )
-    if loops and not isinstance(session, Session):
-        raise SettingError(
-            "this network looks once at each segment and remembers none, so its loops cannot be "
-            "closed; take a rule such as keep_all or window(32)"
-        )
+    _check_answers(session, loops=loops)
     policy = model.preparation if size is None else replace(model.preparation, size=size)
     if target is None:
         return Reconstruction(
@@ -145,6 +141,15 @@ def _check_loops(target: RunFolder | None, reset: resets.Reset, *, refine: bool)
         )
     if refine:
         raise SettingError("loops are not closed where poses are refined; choose one of the two")
+
+
+def _check_answers(session: SessionBase, *, loops: bool) -> None:
+    """Refuse to close loops of a network that remembers nothing."""
+    if loops and not isinstance(session, Session):
+        raise SettingError(
+            "this network looks once at each segment and remembers none, so its loops cannot be "
+            "closed; take a rule such as keep_all or window(32)"
+        )
 
 
 def describe(session: SessionBase, source: Source, size: int) -> dict[str, Any]:
