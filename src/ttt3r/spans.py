@@ -60,7 +60,7 @@ def recording(path: str | Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             whole = stack.enter_context(new_whole(path))
-            file = stack.enter_context(whole.open("w", encoding="utf-8"))
+            file = stack.enter_context(whole.open("w", encoding="utf-8", newline="\n"))
         except OSError as error:
             raise SettingError(
                 f"cannot write the profile {path}: {error.strerror or error}. Choose a file in a "

@@ -453,6 +453,7 @@ def test_memory_does_not_grow_with_the_frames(
 
     monkeypatch.setattr(reader, "read_prediction", read)
     monkeypatch.setattr(samples, "MOST_FRAMES", 4)  # a summary holds so many
+    monkeypatch.setattr("ttt3r.exporters.colmap.AT_ONCE", 2)  # frames at a time, of any length
     options = {"mesh": {"voxel": 0.3}, "colmap": {"window": 2}}.get(format, {})
     peaks = []
     for count in (4, 20):
