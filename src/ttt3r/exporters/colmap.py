@@ -94,13 +94,19 @@ def write_colmap(
         model = stack.enter_context((text_model if text else binary_model)(path / "sparse" / "0"))
         writer = _Writer(model)
         frames = placed_frames(run, every, left_out)
-        while some := list(islice(frames, AT_ONCE)):
+
+        def add(some: list[Prediction]) -> bool:
+            """Do each step for all of them; return whether there were any."""
             views = [_view(prediction, cameras.intrinsics(prediction)) for prediction in some]
             for prediction, view in zip(some, views, strict=True):
                 name = found.save(prediction, images_path)
                 writer.expect(view, name, found.pixels(prediction))
             for settled in filter(None, map(tracker.add, views)):
                 writer.settle(settled)
+            return bool(some)
+
+        while add(list(islice(frames, AT_ONCE))):  # no name holds them while the next are read
+            pass
         writer.settle(tracker.finish())
     if writer.images == 0:
         raise no_pose()
