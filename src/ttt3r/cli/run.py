@@ -130,8 +130,7 @@ class RunCommand(Command):
     """float32, bfloat16, float16, or auto: bfloat16 where a GPU supports it."""
 
     encode_batch: Annotated[int, option("FRAMES")] = 1
-    """Frames of a file that are encoded together. With the weights in the package, 4 save about a
-    tenth of the time where several threads compute."""
+    """Frames of a file that are encoded together. With the weights in the package, 4 are faster."""
 
     checkpoint_every: Annotated[int, option("FRAMES")] = 25
     """Frames between two checkpoints; a killed run goes on from the last one."""
