@@ -314,7 +314,8 @@ def draw(evaluations: Sequence[Evaluation], path: Path) -> None:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=5)
         for axis, key in zip(axes[len(resets) :], INTERVALS, strict=True):
             _draw_intervals(axis, evaluations, rules, resets, key)
-        axes[-1].legend(loc="best")
+        handles = axes[-1].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower right", ncols=2)
 
 
 def _draw_lengths(
